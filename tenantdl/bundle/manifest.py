@@ -1,0 +1,93 @@
+"""The manifest of a bundle: typed, versioned JSON.
+
+Format history
+  1  first form: plans (one per batch size or shape bucket) over one library and one weights file.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+FORMAT = 1
+MANIFEST, LIBRARY, WEIGHTS = "manifest.json", "kernels.so", "weights.bin"
+ALIGNMENT = 64
+
+
+class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An input or output as clients see it. `shape` is this plan's; `-1` never occurs in it.
+    `arena_offset`: where its row-major bytes lie in the arena."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    arena_offset: int
+
+
+class Argument(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A kernel argument: `space` says whether `offset` (bytes) counts in the arena or the weights."""
+
+    space: Literal["arena", "weights"]
+    offset: int
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One kernel call: an operator. `bytes` are those of all its arguments."""
+
+    name: str
+    kind: str
+    symbol: str
+    args: tuple[Argument, ...]
+    flops: int
+    bytes: int
+
+
+class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Calls [begin, end): the smallest schedulable run. `cost_ns`: measured or estimated, one core."""
+
+    begin: int
+    end: int
+    cost_ns: int
+
+
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The static execution plan for one set of input shapes.
+
+    `arena_bytes` of memory, zeroed once, hold everything that is not a weight. Inputs are written
+    there, `calls` run in order, outputs are read there. `cost_source`: "measured" or "estimated".
+    """
+
+    batch: int
+    arena_bytes: int
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    calls: tuple[Call, ...]
+    segments: tuple[Segment, ...]
+    cost_source: Literal["measured", "estimated"]
+
+
+class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the library was compiled for. `features`: CPU flags that must be present to load it."""
+
+    arch: str
+    mcpu: str
+    features: tuple[str, ...]
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All of manifest.json. `digests`: SHA-256 of the other files, hexadecimal.
+    `cores`: core counts that the model was compiled for. `source`: digest of the ONNX file."""
+
+    format: int
+    name: str
+    created_by: str
+    source: str
+    target: Target
+    machine: dict[str, Any]
+    cores: tuple[int, ...]
+    digests: dict[str, str]
+    plans: tuple[Plan, ...]
+    summary: dict[str, Any]
