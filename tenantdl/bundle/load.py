@@ -1,0 +1,175 @@
+"""Load a bundle: verify, map, and hand out. Never imports ONNX or the TVM compiler.
+
+Everything in the manifest is checked before it is used: digests of the files, CPU features, that
+every argument lies inside the arena or the weights, that segments cover the calls.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import mmap
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tenantdl.bundle.library import load_library
+from tenantdl.bundle.manifest import (
+    ALIGNMENT,
+    FORMAT,
+    LIBRARY,
+    MANIFEST,
+    WEIGHTS,
+    Manifest,
+    Plan,
+)
+from tenantdl.errors import UserError
+from tenantdl.machine import this_machine
+
+MANIFEST_BYTES_MAX = 256 * 1024**2
+ARENA_BYTES_MAX = 64 * 1024**3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedBundle:
+    """A verified bundle. `library[symbol]` is a kernel; `weights` are the bytes of weights.bin, mapped
+    read-only and shared with every process that maps them (writing to them is a fault)."""
+
+    path: Path
+    manifest: Manifest
+    library: Any
+    weights: NDArray[np.uint8]
+    _mapping: mmap.mmap | None
+
+
+def load_bundle(path: str | os.PathLike[str], *, verify: bool = True) -> LoadedBundle:
+    """Open the bundle at `path`.
+
+    `verify=False` skips the digest of the weights only (a parent process has just checked them);
+    manifest and library are always checked. Raises UserError for anything that does not fit.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    _check_machine(manifest, folder)
+    _check_digests(manifest, folder, with_weights=verify)
+    weights, mapping = _map_weights(folder / WEIGHTS)
+    for plan in manifest.plans:
+        _check_plan(plan, weights.size, folder)
+    library = load_library(folder / LIBRARY)
+    return LoadedBundle(folder, manifest, library, weights, mapping)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Parse and version-check manifest.json of the bundle in `folder`."""
+    file = folder / MANIFEST
+    try:
+        if file.stat().st_size > MANIFEST_BYTES_MAX:
+            raise UserError("manifest is too large", where=str(file))
+        raw = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"not a bundle: {error.strerror}", where=str(file)) from error
+    try:
+        version = msgspec.json.decode(raw, type=_Versioned).format
+    except msgspec.MsgspecError as error:
+        raise UserError(f"manifest is not valid: {error}", where=str(file)) from error
+    if version != FORMAT:
+        raise UserError(
+            f"bundle format {version}, this tenantdl reads {FORMAT}: compile again", where=str(file)
+        )
+    try:
+        return msgspec.json.decode(raw, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise UserError(f"manifest is not valid: {error}", where=str(file)) from error
+
+
+class _Versioned(msgspec.Struct):
+    format: int
+
+
+def _check_machine(manifest: Manifest, folder: Path) -> None:
+    machine = this_machine()
+    if manifest.target.arch != machine.arch:
+        raise UserError(
+            f"compiled for {manifest.target.arch}, this machine is {machine.arch}",
+            where=str(folder),
+        )
+    missing = sorted(set(manifest.target.features) - machine.features)
+    if missing:
+        raise UserError(
+            f"needs CPU features that this machine lacks: {', '.join(missing)}", where=str(folder)
+        )
+
+
+def _check_digests(manifest: Manifest, folder: Path, *, with_weights: bool) -> None:
+    names = [LIBRARY, WEIGHTS] if with_weights else [LIBRARY]
+    with ThreadPoolExecutor(len(names)) as pool:
+        for name, digest in zip(names, pool.map(lambda n: _digest(folder / n), names), strict=True):
+            if manifest.digests.get(name) != digest:
+                raise UserError("digest differs from the manifest's", where=str(folder / name))
+
+
+def _digest(file: Path) -> str:
+    digest = hashlib.sha256()
+    buffer = bytearray(4 * 1024**2)
+    view = memoryview(buffer)
+    try:
+        with file.open("rb", buffering=0) as stream:
+            while count := stream.readinto(buffer):
+                digest.update(view[:count])
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", where=str(file)) from error
+    return digest.hexdigest()
+
+
+def _map_weights(file: Path) -> tuple[NDArray[np.uint8], mmap.mmap | None]:
+    size = file.stat().st_size
+    if size == 0:
+        return np.empty(0, np.uint8), None
+    with file.open("rb") as stream:
+        mapping = mmap.mmap(stream.fileno(), size, prot=mmap.PROT_READ, flags=mmap.MAP_SHARED)
+    address = np.frombuffer(mapping, np.uint8).ctypes.data
+    # DLPack refuses arrays that say they are read-only; the pages themselves are.
+    return np.frombuffer((ctypes.c_ubyte * size).from_address(address), np.uint8), mapping
+
+
+def _check_plan(plan: Plan, weights_bytes: int, folder: Path) -> None:
+    where = str(folder / MANIFEST)
+    if not 0 <= plan.arena_bytes <= ARENA_BYTES_MAX:
+        raise UserError(f"arena of {plan.arena_bytes} bytes is out of bounds", where=where)
+    spaces = {"arena": plan.arena_bytes, "weights": weights_bytes}
+    for call in plan.calls:
+        for argument in call.args:
+            end = argument.offset + _nbytes(argument.shape, argument.dtype, where)
+            if argument.offset < 0 or end > spaces[argument.space]:
+                raise UserError(f"operator {call.name} reaches outside its memory", where=where)
+            if argument.offset % ALIGNMENT:
+                raise UserError(f"operator {call.name} has an unaligned argument", where=where)
+    for tensor in (*plan.inputs, *plan.outputs):
+        end = tensor.arena_offset + _nbytes(tensor.shape, tensor.dtype, where)
+        if tensor.arena_offset < 0 or end > plan.arena_bytes:
+            raise UserError(f"tensor {tensor.name} lies outside the arena", where=where)
+    begin = 0
+    for segment in plan.segments:
+        if segment.begin != begin or segment.end <= begin:
+            raise UserError("segments do not cover the operators in order", where=where)
+        begin = segment.end
+    if begin != len(plan.calls):
+        raise UserError("segments do not cover the operators", where=where)
+
+
+def _nbytes(shape: tuple[int, ...], dtype: str, where: str) -> int:
+    if any(extent < 0 for extent in shape):
+        raise UserError("negative extent in a shape", where=where)
+    try:
+        size = np.dtype(dtype).itemsize
+    except TypeError as error:
+        raise UserError(f"unknown dtype {dtype!r}", where=where) from error
+    for extent in shape:
+        size *= extent
+    return size

@@ -1,0 +1,134 @@
+"""Execute a plan: a list of kernel calls whose arguments were bound once.
+
+Nothing is allocated and no graph is walked while serving. A runner owns one activation arena; a
+parked request keeps its runner, so a tenant has a few of them over one bundle.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenantdl.bundle.library import runtime
+from tenantdl.bundle.load import LoadedBundle
+from tenantdl.bundle.manifest import Argument, Plan, Tensor
+from tenantdl.errors import ExecutionError, UserError
+
+Array = NDArray[Any]
+
+HUGE_PAGE_BYTES = 2 * 1024**2
+
+
+class Runner:
+    """One arena bound to one plan. Not thread-safe: one request at a time."""
+
+    def __init__(self, bundle: LoadedBundle, plan: Plan | None = None) -> None:
+        """Bind `plan` (default: the bundle's first) to a fresh zeroed arena."""
+        self.plan = bundle.manifest.plans[0] if plan is None else plan
+        self._bundle = bundle
+        self._arena = _allocate(self.plan.arena_bytes)
+        self._calls = self._bind()
+        self._inputs = {t.name: (t, self._view(t)) for t in self.plan.inputs}
+        self._outputs = {t.name: self._view(t) for t in self.plan.outputs}
+
+    @property
+    def segment_count(self) -> int:
+        """Number of segments: the valid block boundaries are 0 … segment_count."""
+        return len(self.plan.segments)
+
+    def set_inputs(self, inputs: Mapping[str, Array]) -> None:
+        """Copy `inputs` (name → array of the plan's shape and dtype) into the arena.
+
+        Raises UserError for a missing, unknown, misshaped or mistyped input.
+        """
+        for name in inputs.keys() - self._inputs.keys():
+            raise UserError(f"unknown input {name!r}; the model has {sorted(self._inputs)}")
+        for name, (tensor, view) in self._inputs.items():
+            if name not in inputs:
+                raise UserError(f"input {name!r} is missing")
+            value = np.asarray(inputs[name])
+            if value.dtype != view.dtype:
+                raise UserError(f"input {name!r} has dtype {value.dtype}, needs {tensor.dtype}")
+            if value.shape != view.shape:
+                raise UserError(
+                    f"input {name!r} has shape {list(value.shape)}, needs {list(tensor.shape)}"
+                )
+            view[...] = value
+
+    def run_block(self, begin: int, end: int) -> None:
+        """Run segments [begin, end) on the calling thread and its pool."""
+        if begin == end:
+            return
+        segments = self.plan.segments
+        first, last = segments[begin].begin, segments[end - 1].end
+        try:
+            for function, args in self._calls[first:last]:
+                function(*args)
+        except RuntimeError as error:
+            raise ExecutionError(f"{self._bundle.manifest.name}: {error}") from error
+
+    def outputs(self) -> dict[str, Array]:
+        """Copies of the outputs."""
+        return {name: view.copy() for name, view in self._outputs.items()}
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """All segments for one set of inputs."""
+        self.set_inputs(inputs)
+        self.run_block(0, self.segment_count)
+        return self.outputs()
+
+    def call_functions(self) -> list[tuple[Any, tuple[Any, ...]]]:
+        """The bound calls, for measuring operators one by one."""
+        return list(self._calls)
+
+    def _bind(self) -> list[tuple[Any, tuple[Any, ...]]]:
+        library = self._bundle.library
+        functions: dict[str, Any] = {}
+        tensors: dict[Argument, Any] = {}
+        calls = []
+        for call in self.plan.calls:
+            if call.symbol not in functions:
+                try:
+                    functions[call.symbol] = library[call.symbol]
+                except (AttributeError, KeyError) as error:
+                    raise UserError(
+                        f"kernel {call.symbol} is not in the library", where=str(self._bundle.path)
+                    ) from error
+            for argument in call.args:
+                if argument not in tensors:
+                    tensors[argument] = self._tensor(argument)
+            args = tuple(tensors[argument] for argument in call.args)
+            calls.append((functions[call.symbol], args))
+        return calls
+
+    def _tensor(self, argument: Argument) -> Any:
+        space = self._arena if argument.space == "arena" else self._bundle.weights
+        array = _slice(space, argument.offset, argument.shape, argument.dtype)
+        return runtime().from_dlpack(array)
+
+    def _view(self, tensor: Tensor) -> Array:
+        return _slice(self._arena, tensor.arena_offset, tensor.shape, tensor.dtype)
+
+
+def _slice(space: NDArray[np.uint8], offset: int, shape: tuple[int, ...], dtype: str) -> Array:
+    kind = np.dtype(dtype)
+    nbytes = kind.itemsize * int(np.prod(shape, dtype=np.int64))
+    return space[offset : offset + nbytes].view(kind).reshape(shape)
+
+
+def _allocate(nbytes: int) -> NDArray[np.uint8]:
+    """Zeroed memory aligned to a huge page, in huge pages where the system allows."""
+    size = max(nbytes, 1) + HUGE_PAGE_BYTES
+    mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        try:
+            mapping.madvise(mmap.MADV_HUGEPAGE)
+        except OSError:
+            pass  # kernels without transparent huge pages: ordinary pages serve
+    memory = np.frombuffer(mapping, np.uint8)
+    start = -memory.ctypes.data % HUGE_PAGE_BYTES
+    return memory[start : start + max(nbytes, 1)]
