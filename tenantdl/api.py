@@ -1,0 +1,121 @@
+"""The public functions behind `import tenantdl`: compile a model, load a bundle, run it.
+
+Compiling imports ONNX and the TVM compiler on first use; loading and running never do.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenantdl.bundle.load import LoadedBundle, load_bundle
+from tenantdl.bundle.manifest import Manifest, Plan, Tensor
+from tenantdl.exec.cores import pin
+from tenantdl.exec.runner import Runner
+from tenantdl.ids import CoreId
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from tenantdl.compile.pipeline import Summary
+
+Array: TypeAlias = NDArray[Any]
+Progress: TypeAlias = Callable[[str, float], None]
+
+
+def compile(
+    model: str | os.PathLike[str] | ModelProto,
+    out: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    target: str = "native",
+    batch: int = 1,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    cores: Sequence[int] = (1, 2),
+    progress: Progress | None = None,
+) -> Summary:
+    """Compile an ONNX model (file or loaded) to a bundle, a folder at `out`.
+
+    `name`: what the model is called when served (default: the file's stem). `target`: `native` or
+    `ARCH[:CPU]`. `batch` binds a symbolic first dimension, `shapes` whole inputs. `cores`: the
+    core counts to prepare for. `progress(phase, fraction)` is called as the work goes on.
+    Raises UserError for a model that cannot be compiled, naming the node.
+    """
+    from tenantdl.compile.pipeline import compile_model
+
+    source = Path(os.fspath(model)) if isinstance(model, str | os.PathLike) else model
+    return compile_model(
+        source,
+        Path(out),
+        name=name,
+        target=target,
+        batch=batch,
+        shapes=shapes,
+        cores=tuple(cores),
+        progress=progress,
+    )
+
+
+def load(path: str | os.PathLike[str], *, cores: Sequence[int] | None = None) -> Model:
+    """Open the bundle at `path`, checking its digests.
+
+    `cores`: pin the calling thread to these cores (ids of the operating system), one kernel
+    thread a core; None leaves the scheduling to the system, on all cores the process may use.
+    Raises UserError for a damaged bundle, or one compiled for another kind of machine.
+    """
+    if cores is not None:
+        pin([CoreId(core) for core in cores])
+    return Model(load_bundle(path))
+
+
+class Model:
+    """A loaded bundle, ready to run. Calls of `run` from several threads take turns."""
+
+    def __init__(self, bundle: LoadedBundle) -> None:
+        self._bundle = bundle
+        self._runners: dict[int, Runner] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def manifest(self) -> Manifest:
+        """Everything that the bundle says about itself."""
+        return self._bundle.manifest
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """Name, dtype and shape of each input of the first plan."""
+        return self.manifest.plans[0].inputs
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """Name, dtype and shape of each output of the first plan."""
+        return self.manifest.plans[0].outputs
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs by name, as new arrays, for `inputs` by name (dtypes and shapes must match).
+
+        Raises UserError for a missing, unknown, misshaped or mistyped input.
+        """
+        index = self._plan_for(inputs)
+        with self._lock:
+            if index not in self._runners:
+                self._runners[index] = Runner(self._bundle, self.manifest.plans[index])
+            return self._runners[index].run(inputs)
+
+    def _plan_for(self, inputs: Mapping[str, Array]) -> int:
+        """The plan whose shapes fit; the first one, which then says what is wrong, if none does."""
+        shapes = {name: np.shape(value) for name, value in inputs.items()}
+        for index, plan in enumerate(self.manifest.plans):
+            if shapes == _shapes(plan):
+                return index
+        return 0
+
+
+def _shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
+    return {tensor.name: tensor.shape for tensor in plan.inputs}
