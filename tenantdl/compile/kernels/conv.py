@@ -1,299 +1,233 @@
-"""Direct convolution on packed channels, dense or grouped by whole channel blocks.
+"""Convolution: which algorithm, weights packed for it, schedule from the target's caches.
 
-Data [N][C/V][H][W][V] (or planar [N][C][H][W] for a stem), weights [O/V][C/V][kh][kw][V][V],
-output [N][O/V][H][W][V]. A register tile of `pixels` × `blocks` accumulators stays in registers
-through the whole reduction; its epilogue (bias, residual, activation) runs on the accumulators.
-Tiles are as even as the width allows: a width of 19 is 10 + 9, not 14 + 5.
+Algorithms, one file each: `conv_direct` (dense, grouped by whole blocks, stems), `depthwise`.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from typing import Any
 
-from tenantdl.compile.kernels.emit import Emitter, Index, Register, Value
-from tenantdl.compile.kernels.epilogue import EMPTY, Program
-from tenantdl.compile.kernels.layout import Packed, Planar
-from tenantdl.compile.kernels.vmath import VectorMath
-from tenantdl.compile.operator import Kernel
+import numpy as np
 
-PLANE_PIXELS_MAX = 100  # images up to this size are tiled across rows, with static addresses
+from tenantdl.compile.context import Context, Form, Group
+from tenantdl.compile.fusion import bind_program, pad_channels
+from tenantdl.compile.graph import Array, Node
+from tenantdl.compile.kernels.conv_direct import ConvSpec, conv2d
+from tenantdl.compile.kernels.conv_schedule import choose
+from tenantdl.compile.kernels.convert import pad_kernel
+from tenantdl.compile.kernels.depthwise import depthwise, depthwise_pixels
+from tenantdl.compile.kernels.layout import Border, Packed, Planar
+from tenantdl.compile.kernels.registry import Template
 
-
-@dataclass(frozen=True, slots=True)
-class ConvSpec:
-    """One convolution. `pads`: rows above and columns left that the kernel reaches out of the image.
-    `groups` > 1 needs whole blocks of channels in each group."""
-
-    data: Packed | Planar
-    out: Packed
-    kernel: tuple[int, int]
-    stride: tuple[int, int] = (1, 1)
-    dilation: tuple[int, int] = (1, 1)
-    pads: tuple[int, int] = (0, 0)
-    groups: int = 1
-    program: Program = EMPTY
-
-    @property
-    def lanes(self) -> int:
-        """Channel block."""
-        return self.out.lanes
-
-    @property
-    def steps(self) -> int:
-        """Reduction steps: input channels of a group (padded to blocks) × kernel."""
-        kh, kw = self.kernel
-        if isinstance(self.data, Planar):
-            return self.data.channels * kh * kw
-        return self.data.blocks // self.groups * self.lanes * kh * kw
-
-    @property
-    def weight_shape(self) -> tuple[int, ...]:
-        """Shape of the packed weights."""
-        head = (self.out.blocks,)
-        if isinstance(self.data, Planar):
-            return (*head, self.data.channels, *self.kernel, self.lanes)
-        return (*head, self.data.blocks // self.groups, *self.kernel, self.lanes, self.lanes)
-
-    @property
-    def flops(self) -> int:
-        """Useful operations (padded channels not counted)."""
-        out = self.out
-        inner = self.data.channels // self.groups * self.kernel[0] * self.kernel[1]
-        return 2 * out.batch * out.channels * out.height * out.width * inner
-
-    def simplified(self) -> ConvSpec:
-        """A 1×1 convolution without gaps sees the image as one long row."""
-        layouts = [self.data, self.out, *(o.layout for o in self.program.operands if o.layout)]
-        plain = self.kernel == (1, 1) and self.stride == (1, 1) and self.pads == (0, 0)
-        if not plain or not all(isinstance(x, Packed) and x.contiguous for x in layouts):
-            return self
-        operands = tuple(
-            replace(operand, layout=operand.layout.flattened())
-            if operand.access == "full"
-            else operand
-            for operand in self.program.operands
-        )
-        assert isinstance(self.data, Packed)
-        return replace(
-            self,
-            data=self.data.flattened(),
-            out=self.out.flattened(),
-            program=replace(self.program, operands=operands),
-        )
+PLANAR_CHANNELS_MAX = 4  # stems read row-major images of this many channels as they are
+DENSIFY_GROUPS_MAX = 16
 
 
-@dataclass(frozen=True, slots=True)
-class ConvSchedule:
-    """Knobs. `blocks` × `pixels`: the register tile; `row_block`: rows of the image for which all
-    output channels are computed before the next rows (1: data stays in L1, height: weights do)."""
+class _Geometry:
+    """A Conv node's numbers, two-dimensional (a 1-D convolution has height 1)."""
 
-    blocks: int
-    pixels: int
-    row_block: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """`count` tiles of `size` pixels each, from pixel `start` on."""
-
-    count: int
-    size: int
-    start: int
-
-
-def even_runs(extent: int, size_max: int) -> list[_Run]:
-    """Cut `extent` pixels into the fewest tiles of at most `size_max`, sizes differing by one."""
-    tiles = -(-extent // size_max)
-    small, larger = divmod(extent, tiles)
-    runs = []
-    if larger:
-        runs.append(_Run(larger, small + 1, 0))
-    if small and tiles > larger:
-        runs.append(_Run(tiles - larger, small, larger * (small + 1)))
-    return runs
-
-
-def conv2d(spec: ConvSpec, schedule: ConvSchedule) -> Kernel:
-    """The kernel: parameters data, weights, bias [O/V][V], operands of the program, output."""
-    spec = spec.simplified()
-    digest = hashlib.sha256(repr((spec, schedule)).encode()).hexdigest()[:12]
-    with Emitter(f"conv2d_{digest}", spec.lanes) as e:
-        _Conv(e, spec, schedule).emit()
-    return e.kernel()
-
-
-class _Conv:
-    """Emission of one convolution."""
-
-    def __init__(self, e: Emitter, spec: ConvSpec, schedule: ConvSchedule) -> None:
-        self.e, self.spec, self.schedule = e, spec, schedule
-        self.math = VectorMath(e)
-        self.data = e.param("data", spec.data.shape)
-        self.weights = e.param("weights", spec.weight_shape)
-        self.bias = e.param("bias", (spec.out.blocks, spec.lanes))
-        self.operands = [
-            e.param(f"operand{i}", operand_shape(operand.layout, operand.access, spec.out))
-            for i, operand in enumerate(spec.program.parameters)
+    def __init__(self, context: Context, node: Node) -> None:
+        x, w = (context.type(name).shape for name in node.inputs[:2])
+        rank = len(w) - 2
+        attrs = node.attrs
+        lead = [1] * (2 - rank)
+        zero = [0] * (2 - rank)
+        self.kernel = tuple([*lead, *w[2:]])
+        self.stride = tuple([*lead, *attrs.get("strides", [1] * rank)])
+        self.dilation = tuple([*lead, *attrs.get("dilations", [1] * rank)])
+        self.groups = int(attrs.get("group", 1))
+        self.channels, self.outputs = x[1], w[0]
+        image = tuple([*lead, *x[2:]])
+        out = tuple([*lead, *context.type(node.outputs[0]).shape[2:]])
+        begin = self._pads(node, rank, image, out)
+        self.pads = tuple([*zero, *begin])
+        after = [
+            max(0, (o - 1) * s + (k - 1) * d - p - (i - 1))
+            for o, s, k, d, p, i in zip(
+                out, self.stride, self.kernel, self.dilation, self.pads, image, strict=True
+            )
         ]
-        self.out = e.param("out", spec.out.shape)
+        self.border = Border(self.pads[0], self.pads[1], after[0], after[1])
 
-    def emit(self) -> None:
-        """Parallel over image × row blocks × groups of output blocks."""
-        out, schedule = self.spec.out, self.schedule
-        plane = is_plane(self.spec)
-        height = 1 if plane else out.height
-        rows = min(schedule.row_block, height)
-        row_blocks = -(-height // rows)
-        channel_tasks = -(-out.blocks // schedule.blocks)
-        whole, rest = divmod(out.blocks, schedule.blocks)
-        with self.e.parallel(out.batch * row_blocks * channel_tasks) as task:
-            n = task // (row_blocks * channel_tasks)
-            y0 = task % (row_blocks * channel_tasks) // channel_tasks * rows
-            group = task % channel_tasks
-            block = group * schedule.blocks
+    def _pads(
+        self, node: Node, rank: int, image: tuple[int, ...], out: tuple[int, ...]
+    ) -> list[int]:
+        mode = node.attrs.get("auto_pad", "NOTSET")
+        if mode in ("NOTSET", ""):
+            return list(node.attrs.get("pads", [0] * 2 * rank)[:rank])
+        if mode == "VALID":
+            return [0] * rank
+        total = [
+            max(0, (o - 1) * s + (k - 1) * d + 1 - i)
+            for o, s, k, d, i in zip(
+                out, self.stride, self.kernel, self.dilation, image, strict=True
+            )
+        ][2 - rank :]
+        return [t // 2 if mode == "SAME_UPPER" else t - t // 2 for t in total]
 
-            def body(blocks: int) -> None:
-                extent = rows if height % rows == 0 else _min(rows, height - y0)
-                with self.e.serial(extent) as dy:
-                    for pixels in self._tiles(y0 + dy, plane):
-                        self._tile(n, block, blocks, pixels)
+    @property
+    def depthwise(self) -> bool:
+        """One input and one output channel a group."""
+        return self.groups == self.channels == self.outputs and self.groups > 1
 
-            if rest and whole:
-                with self.e.branches(group < whole) as (full, tail):
-                    with full:
-                        body(schedule.blocks)
-                    with tail:
-                        body(rest)
-            else:
-                body(rest or schedule.blocks)
+    def blocked_groups(self, lanes: int) -> bool:
+        """Every group is a whole number of channel blocks."""
+        return self.channels // self.groups % lanes == 0 and self.outputs // self.groups % lanes == 0
 
-    def _tiles(self, y: Index, plane: bool) -> Iterator[list[tuple[Index, Index]]]:
-        """Register tiles of a row (or of the whole small image): lists of output pixels."""
-        out = self.spec.out
-        if plane:
-            for run in even_runs(out.height * out.width, self.schedule.pixels):
-                for tile in range(run.count):
-                    first = run.start + tile * run.size
-                    yield [divmod(first + i, out.width) for i in range(run.size)]
-            return
-        for run in even_runs(out.width, self.schedule.pixels):
-            with self.e.serial(run.count) as tile:
-                first = tile * run.size + run.start
-                yield [(y, first + i) for i in range(run.size)]
 
-    def _tile(
-        self, n: Index, block: Index, blocks: int, pixels: list[tuple[Index, Index]]
-    ) -> None:
-        e = self.e
-        accumulators = []
-        for c in range(blocks):
-            bias = e.bind(e.load(self.bias, (block + c, 0)))
-            column = [Register(e.lanes) for _ in pixels]
-            for register in column:
-                register.set(bias)
-            accumulators.append(column)
-        self._reduce(n, block, accumulators, pixels)
-        for c, column in enumerate(accumulators):
-            for register, (y, x) in zip(column, pixels, strict=True):
-                self._store(register.get(), n, block + c, y, x)
+def _form(context: Context, node: Node) -> Form | None:
+    x, w = context.type(node.inputs[0]), context.array(node.inputs[1])
+    if x.dtype != "float32" or w is None or len(x.shape) not in (3, 4) or w.size == 0:
+        return None
+    if 0 in context.type(node.outputs[0]).shape or 0 in x.shape:
+        return None
+    if len(node.inputs) > 2 and node.inputs[2] and context.array(node.inputs[2]) is None:
+        return None
+    geometry = _Geometry(context, node)
+    groups_fit = (
+        geometry.groups == 1
+        or geometry.depthwise
+        or geometry.blocked_groups(context.target.lanes)
+        or geometry.groups <= DENSIFY_GROUPS_MAX
+    )
+    return "packed" if groups_fit else None
 
-    def _reduce(
-        self,
-        n: Index,
-        block: Index,
-        accumulators: list[list[Register]],
-        pixels: list[tuple[Index, Index]],
-    ) -> None:
-        """All reduction steps of one tile."""
-        spec, e = self.spec, self.e
-        (sh, sw), (dh, dw), (top, left) = spec.stride, spec.dilation, spec.pads
-        planar = isinstance(spec.data, Planar)
 
-        def at(channel: Index, lane: Index, kh: Index, kw: Index) -> Callable[[Any, Any], Value]:
-            def read(y: Index, x: Index) -> Value:
-                place = (y * sh + kh * dh - top, x * sw + kw * dw - left)
-                if isinstance(spec.data, Planar):
-                    return self.data[spec.data.index(n, channel, *place)]
-                return self.data[spec.data.index(n, channel, *place, lane)]
+def _border(context: Context, node: Node) -> Border:
+    return _Geometry(context, node).border
 
-            return read
 
-        outer = spec.data.channels if planar else spec.weight_shape[1]
-        first = 0 if spec.groups == 1 else self._group_offset(block)
-        with e.serial(outer) as c, e.serial(spec.kernel[0]) as kh, e.serial(spec.kernel[1]) as kw:
-            if planar:
-                self._step(at(c, 0, kh, kw), (c, kh, kw), block, accumulators, pixels)
-            else:
-                with e.serial(spec.lanes) as lane:
-                    read = at(first + c, lane, kh, kw)
-                    self._step(read, (c, kh, kw, lane), block, accumulators, pixels)
+def _lower(context: Context, group: Group) -> None:
+    node = group.anchor
+    geometry = _Geometry(context, node)
+    weights = context.graph.constants[node.inputs[1]]
+    weights = weights.reshape(*weights.shape[:2], *geometry.kernel)
+    bias = _bias(context, node, geometry.outputs)
+    program, operands = bind_program(context, group, "packed")
+    if geometry.depthwise:
+        _lower_depthwise(context, group, geometry, weights, bias, program, operands)
+        return
+    groups = geometry.groups
+    if groups > 1 and not geometry.blocked_groups(context.target.lanes):
+        weights, groups = _densify(weights, groups, geometry.channels), 1
+    source, data = _data(context, node.inputs[0], geometry)
+    out_name, out = context.new_packed(group.output)
+    spec = ConvSpec(
+        data,
+        out,
+        geometry.kernel,
+        geometry.stride,
+        geometry.dilation,
+        geometry.pads[:2],
+        groups,
+        program,
+    )
+    packed = (
+        pack_planar(weights, out.lanes)
+        if isinstance(data, Planar)
+        else pack_weights(weights, out.lanes, groups)
+    )
+    kernel = conv2d(spec, choose(spec, context.target, context.cores))
+    args = (source, context.constant(packed), context.constant(bias), *operands, out_name)
+    context.emit(group.name, "conv2d", kernel, args, flops=_flops(context, node))
 
-    def _group_offset(self, block: Index) -> Index:
-        """First input block of the group that output block `block` belongs to."""
-        blocks_of_group = self.spec.out.blocks // self.spec.groups
-        return block // blocks_of_group * self.spec.weight_shape[1]
 
-    def _step(
-        self,
-        read: Callable[[Any, Any], Value],
-        reduction: tuple[Index, ...],
-        block: Index,
-        accumulators: list[list[Register]],
-        pixels: list[tuple[Index, Index]],
-    ) -> None:
-        """One reduction step: a vector of weights a block, a scalar of data a pixel."""
-        e = self.e
-        vectors = [
-            e.bind(e.load(self.weights, (block + c, *reduction, 0)))
-            for c in range(len(accumulators))
+def _flops(context: Context, node: Node) -> int:
+    w = context.type(node.inputs[1])
+    return 2 * context.type(node.outputs[0]).size * (w.size // w.shape[0])
+
+
+def _lower_depthwise(
+    context: Context,
+    group: Group,
+    geometry: _Geometry,
+    weights: Array,
+    bias: Array,
+    program: Any,
+    operands: tuple[str, ...],
+) -> None:
+    source, data = context.packed(group.anchor.inputs[0])
+    out_name, out = context.new_packed(group.output)
+    spec = ConvSpec(
+        data,
+        out,
+        geometry.kernel,
+        geometry.stride,
+        geometry.dilation,
+        geometry.pads,
+        geometry.groups,
+        program,
+    )
+    kernel = depthwise(spec, depthwise_pixels(spec, context.target))
+    args = (
+        source,
+        context.constant(pack_depthwise(weights, out.lanes)),
+        context.constant(bias),
+        *operands,
+        out_name,
+    )
+    flops = _flops(context, group.anchor)
+    context.emit(group.name, "depthwise_conv2d", kernel, args, flops=flops)
+
+
+def _data(context: Context, value: str, geometry: _Geometry) -> tuple[str, Packed | Planar]:
+    """The convolution's input: packed, or planar for a stem on a row-major image."""
+    plain = context.forms.get(value, "plain") == "plain"
+    if not plain or geometry.channels > PLANAR_CHANNELS_MAX or geometry.groups > 1:
+        return context.packed(value)
+    shape = context.type(value).shape
+    batch, channels, *image = shape
+    height, width = (1, image[0]) if len(image) == 1 else image
+    layout = Planar(batch, channels, height, width, geometry.border)
+    if not geometry.border:
+        return context.plain(value), layout
+    return context.planar(value, layout, pad_kernel), layout
+
+
+def _bias(context: Context, node: Node, outputs: int) -> Array:
+    present = len(node.inputs) > 2 and bool(node.inputs[2])
+    vector = context.graph.constants[node.inputs[2]] if present else np.zeros(outputs, np.float32)
+    return pad_channels(vector, context.target.lanes)
+
+
+def pack_weights(weights: Array, lanes: int, groups: int = 1) -> Array:
+    """[O][C/groups][kh][kw] → [O/V][C/groups/V][kh][kw][V in][V out], missing channels zero."""
+    outputs, channels, kh, kw = weights.shape
+    ob, cb = -(-outputs // lanes), -(-channels // lanes)
+    full = np.zeros((ob * lanes, cb * lanes, kh, kw), np.float32)
+    full[:outputs, :channels] = weights
+    blocked = full.reshape(ob, lanes, cb, lanes, kh, kw)
+    return np.ascontiguousarray(blocked.transpose(0, 2, 4, 5, 3, 1))
+
+
+def pack_planar(weights: Array, lanes: int) -> Array:
+    """[O][C][kh][kw] → [O/V][C][kh][kw][V out]."""
+    outputs, channels, kh, kw = weights.shape
+    ob = -(-outputs // lanes)
+    full = np.zeros((ob * lanes, channels, kh, kw), np.float32)
+    full[:outputs] = weights
+    return np.ascontiguousarray(full.reshape(ob, lanes, channels, kh, kw).transpose(0, 2, 3, 4, 1))
+
+
+def pack_depthwise(weights: Array, lanes: int) -> Array:
+    """[C][1][kh][kw] → [C/V][kh][kw][V]."""
+    channels, _, kh, kw = weights.shape
+    blocks = -(-channels // lanes)
+    full = np.zeros((blocks * lanes, kh, kw), np.float32)
+    full[:channels] = weights[:, 0]
+    return np.ascontiguousarray(full.reshape(blocks, lanes, kh, kw).transpose(0, 2, 3, 1))
+
+
+def _densify(weights: Array, groups: int, channels: int) -> Array:
+    """Grouped weights as dense ones with zeros outside the groups."""
+    outputs, inner, kh, kw = weights.shape
+    full = np.zeros((outputs, channels, kh, kw), np.float32)
+    step = outputs // groups
+    for g in range(groups):
+        full[g * step : (g + 1) * step, g * inner : (g + 1) * inner] = weights[
+            g * step : (g + 1) * step
         ]
-        for i, (y, x) in enumerate(pixels):
-            scalar = e.bind(e.splat(read(y, x)))
-            for column, vector in zip(accumulators, vectors, strict=True):
-                column[i].add(scalar * vector)
-
-    def _store(self, value: Value, n: Index, block: Index, y: Index, x: Index) -> None:
-        spec = self.spec
-        load = operand_loader(self.e, spec.program, self.operands, n, block, y, x)
-        result = spec.program.apply(self.math, value, load)
-        self.e.store(self.out, spec.out.index(n, block, y, x), result)
+    return full
 
 
-def is_plane(spec: ConvSpec) -> bool:
-    """Whether the (simplified) image is small enough to be tiled across rows."""
-    out = spec.out
-    return 1 < out.height and out.height * out.width <= PLANE_PIXELS_MAX and out.width < 12
-
-
-def operand_shape(layout: Any, access: str, out: Packed) -> tuple[int, ...]:
-    """Shape of an operand of a program over packed output `out`."""
-    if access == "full":
-        return tuple(layout.shape)
-    if access == "image":
-        return tuple(layout.shape)
-    return (out.blocks, out.lanes)
-
-
-def operand_loader(
-    e: Emitter, program: Program, buffers: list[Any], n: Index, block: Index, y: Index, x: Index
-) -> Callable[[int], Value]:
-    """`load(i)` for `Program.apply` at one pixel of a packed output."""
-
-    def load(i: int) -> Value:
-        operand = program.parameters[i]
-        if operand.access == "full":
-            return e.load(buffers[i], operand.layout.index(n, block, y, x))
-        if operand.access == "image":
-            return e.load(buffers[i], operand.layout.index(n, block, 0, 0))
-        return e.load(buffers[i], (block, 0))
-
-    return load
-
-
-def _min(a: Index, b: Index) -> Index:
-    from tvm.script.ir_builder import tirx as T
-
-    return T.min(a, b)
+TEMPLATES = {"Conv": Template(_form, _lower, fuses=True, border=_border)}

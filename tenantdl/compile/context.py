@@ -1,0 +1,178 @@
+"""What templates work with while a graph is lowered: values in, buffers and operators out.
+
+A value of the graph has a plain buffer (row-major, ONNX shape), a packed one, or both: whoever asks
+for the form that does not exist yet gets a conversion inserted. Producers ask where to write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from tenantdl.compile.graph import Array, Graph, Node, TensorType
+from tenantdl.compile.kernels.convert import pack_kernel, unpack_kernel
+from tenantdl.compile.kernels.layout import NO_BORDER, Border, Packed
+from tenantdl.compile.operator import Buffer, Kernel, Operator, Program
+from tenantdl.compile.target import CpuTarget
+
+Form = Literal["packed", "plain"]
+ElementOperand = str | float
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """An elementwise node fused behind an anchor; arguments are value names, the chain's running
+    value is `""`, numbers are compiled in."""
+
+    op: str
+    args: tuple[ElementOperand, ...]
+    attrs: tuple[tuple[str, object], ...] = ()
+
+
+@dataclass(slots=True)
+class Group:
+    """An anchor node, the elementwise nodes fused behind it, and the value that results."""
+
+    anchor: Node
+    output: str
+    tails: list[Tail] = field(default_factory=list)
+    covered: list[Node] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Names of the covered nodes, for people."""
+        return "+".join(dict.fromkeys(node.name or node.op for node in self.covered))
+
+
+class Context:
+    """State of one lowering. `forms[value]` is the form its producer writes."""
+
+    def __init__(
+        self, graph: Graph, target: CpuTarget, cores: int, forms: dict[str, Form]
+    ) -> None:
+        self.graph = graph
+        self.target = target
+        self.cores = cores
+        self.forms = forms
+        self.borders: dict[str, Border] = {}
+        self.placements: dict[str, tuple[str, int]] = {}
+        self.program = Program([], {}, {}, list(graph.inputs), list(graph.outputs))
+        self._plain: dict[str, str] = {}
+        self._packed: dict[str, tuple[str, Packed]] = {}
+        self._temporaries = 0
+        for name in graph.inputs:
+            self._plain[name] = self._declare(name, graph.types[name])
+
+    # reading
+
+    def type(self, value: str) -> TensorType:
+        """Logical type of a value."""
+        return self.graph.types[value]
+
+    def array(self, value: str) -> Array | None:
+        """The value's constant array, or None."""
+        return self.graph.constants.get(value)
+
+    def plain(self, value: str) -> str:
+        """Buffer with the row-major value; unpacked on demand, constants included."""
+        if value not in self._plain:
+            if value in self.graph.constants:
+                self._plain[value] = self.constant(self.graph.constants[value])
+            else:
+                name, layout = self._packed[value]
+                self._plain[value] = self._declare(value, self.type(value))
+                kernel = unpack_kernel(layout, self.type(value).shape)
+                self.emit(f"unpack {value}", "layout", kernel, (name, self._plain[value]))
+        return self._plain[value]
+
+    def packed(self, value: str) -> tuple[str, Packed]:
+        """Buffer and layout of the packed value; packed on demand."""
+        if value not in self._packed:
+            source = self.plain(value)
+            name, layout = self.new_packed(value)
+            kernel = pack_kernel(layout, self.type(value).shape)
+            self.emit(f"pack {value}", "layout", kernel, (source, name))
+        return self._packed[value]
+
+    # writing
+
+    def new_plain(self, value: str) -> str:
+        """Declare the row-major buffer that the caller will write `value` to."""
+        self._plain[value] = self._declare(value, self.type(value))
+        return self._plain[value]
+
+    def alias_plain(self, value: str, source: str) -> None:
+        """`value` is the row-major buffer `source` seen with another shape."""
+        kind = self.type(value)
+        self.program.buffers[value] = Buffer(kind.shape, kind.dtype, base=source)
+        self._plain[value] = value
+
+    def alias_packed(self, value: str, name: str, layout: Packed) -> None:
+        """`value` is (part of) the packed buffer `name`."""
+        self._packed[value] = (name, layout)
+
+    def new_packed(self, value: str) -> tuple[str, Packed]:
+        """Declare where packed `value` will be written: its own buffer, or its place in the
+        concatenation that it is part of."""
+        if value in self.placements:
+            root, first_block = self.placements[value]
+            name, whole = self._packed[root] if root in self._packed else self._declare_packed(root)
+            layout = self.layout_of(value, whole.border, first_block, whole.shape[1])
+            self._packed[value] = (name, layout)
+        else:
+            self._declare_packed(value)
+        return self._packed[value]
+
+    def layout_of(
+        self, value: str, border: Border = NO_BORDER, first_block: int = 0, total: int = 0
+    ) -> Packed:
+        """Packed layout of a 3-D or 4-D value; a missing height is 1."""
+        shape = self.type(value).shape
+        batch, channels, *image = shape
+        height, width = (1, image[0]) if len(image) == 1 else image
+        return Packed(
+            batch, channels, height, width, self.target.lanes, border, first_block, total
+        )
+
+    def scratch(self, shape: tuple[int, ...], dtype: str = "float32") -> str:
+        """A temporary buffer."""
+        self._temporaries += 1
+        return self._declare(f"%{self._temporaries}", TensorType(shape, dtype))
+
+    def constant(self, array: Array) -> str:
+        """Buffer with a constant; equal arrays share one."""
+        array = np.ascontiguousarray(array)
+        digest = hashlib.blake2b(array.tobytes(), digest_size=12)
+        digest.update(repr((array.shape, array.dtype.str)).encode())
+        name = f"@{digest.hexdigest()}"
+        if name not in self.program.constants:
+            self.program.constants[name] = array
+            self.program.buffers[name] = Buffer(array.shape, array.dtype.name)
+        return name
+
+    def emit(
+        self,
+        name: str,
+        kind: str,
+        kernel: Kernel,
+        args: tuple[str, ...],
+        *,
+        n_outputs: int = 1,
+        flops: int = 0,
+    ) -> None:
+        """Append an operator; `args` are buffers in the order of the kernel's parameters."""
+        self.program.operators.append(Operator(name, kind, kernel, args, n_outputs, flops))
+
+    def _declare(self, name: str, kind: TensorType) -> str:
+        self.program.buffers[name] = Buffer(kind.shape, kind.dtype)
+        return name
+
+    def _declare_packed(self, value: str) -> tuple[str, Packed]:
+        layout = self.layout_of(value, self.borders.get(value, NO_BORDER))
+        name = f"{value}#packed"
+        self.program.buffers[name] = Buffer(layout.shape, "float32", zeroed=bool(layout.border))
+        self._packed[value] = (name, layout)
+        return self._packed[value]

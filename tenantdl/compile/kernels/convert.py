@@ -1,0 +1,75 @@
+"""Between row-major [N][C][H][W] (or [N][C][L]) and packed channels."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from tvm.script.ir_builder import tirx as T
+
+from tenantdl.compile.kernels.emit import Emitter
+from tenantdl.compile.kernels.layout import Packed
+from tenantdl.compile.operator import Kernel
+
+
+def pack_kernel(layout: Packed, shape: tuple[int, ...]) -> Kernel:
+    """Parameters: plain tensor of `shape`, packed tensor. Missing channels become zero."""
+    return _kernel("pack", layout, shape)
+
+
+def unpack_kernel(layout: Packed, shape: tuple[int, ...]) -> Kernel:
+    """Parameters: packed tensor, plain tensor of `shape`."""
+    return _kernel("unpack", layout, shape)
+
+
+def _kernel(way: str, layout: Packed, shape: tuple[int, ...]) -> Kernel:
+    digest = hashlib.sha256(repr((way, layout, shape)).encode()).hexdigest()[:12]
+    lanes = layout.lanes
+    with Emitter(f"{way}_{digest}", lanes) as e:
+        if way == "pack":
+            plain, packed = e.param("plain", shape), e.param("packed", layout.shape)
+        else:
+            packed, plain = e.param("packed", layout.shape), e.param("plain", shape)
+        whole, rest = divmod(layout.channels, lanes)
+        rows = layout.blocks * layout.height
+        with e.parallel(layout.batch * rows) as task:
+            n, block, y = task // rows, task % rows // layout.height, task % layout.height
+            if rest and whole:
+                with e.branches(block < whole) as (full, tail):
+                    with full:
+                        _row(e, way, plain, packed, layout, (n, block, y), lanes)
+                    with tail:
+                        _row(e, way, plain, packed, layout, (n, block, y), rest)
+            else:
+                _row(e, way, plain, packed, layout, (n, block, y), rest or lanes)
+    return e.kernel()
+
+
+def _row(
+    e: Emitter,
+    way: str,
+    plain: Any,
+    packed: Any,
+    layout: Packed,
+    at: tuple[Any, Any, Any],
+    channels: int,
+) -> None:
+    """One row of one block, of which `channels` are real."""
+    n, block, y = at
+    lanes = layout.lanes
+    rank3 = len(plain.shape) == 3
+
+    def outer(lane: Any, x: Any) -> tuple[Any, ...]:
+        channel = block * lanes + lane
+        return (n, channel, x) if rank3 else (n, channel, y, x)
+
+    with e.serial(layout.width) as x:
+        for lane in range(channels):
+            inner = layout.index(n, block, y, x, lane)
+            if way == "pack":
+                T.buffer_store(packed, plain[outer(lane, x)], list(inner))
+            else:
+                T.buffer_store(plain, packed[inner], list(outer(lane, x)))
+        if way == "pack":
+            for lane in range(channels, lanes):
+                T.buffer_store(packed, T.float32(0), list(layout.index(n, block, y, x, lane)))
