@@ -1,0 +1,45 @@
+"""The scheduler's invariants: every request, arena and launch is in exactly one place."""
+
+from __future__ import annotations
+
+from tenantdl.errors import InvariantError
+from tenantdl.sched.book import Book
+from tenantdl.sched.request import Request, State
+
+
+def check(book: Book) -> None:
+    """Raise InvariantError unless everything is in exactly one place."""
+    for request in book.requests.values():
+        _check_place(book, request)
+    for name, tenant in book.tenants.items():
+        live = [r for r in book.requests.values() if r.tenant == name]
+        held = [r.arena for r in live if r.arena is not None]
+        if sorted([*held, *tenant.arenas]) != list(range(tenant.spec.arenas)):
+            raise InvariantError(f"arenas of {name}: held {held}, free {tenant.arenas}")
+        if tenant.live != len(live) or tenant.live > tenant.spec.queue_max:
+            raise InvariantError(f"{name} counts {tenant.live} requests, has {len(live)}")
+    for lane in book.lanes.values():
+        orders = [lane.running] * (lane.running is not None) + lane.pending
+        numbers = [order.launch for order in orders if order]
+        if numbers != sorted(set(numbers)) or (numbers and not lane.ready):
+            raise InvariantError(f"lane {lane.id} holds launches {numbers}")
+
+
+def _check_place(book: Book, request: Request) -> None:
+    lanes = book.lanes.values()
+    places = {
+        State.WAITING: sum(r is request for r in book.queued()),
+        State.PARKED: int(request.id in book.parked),
+        State.RUNNING: sum(book.running(lane) is request for lane in lanes),
+    }
+    placed = sum(any(p.request == request.id for p in lane.pending) for lane in lanes)
+    expected = dict.fromkeys(places, 0)
+    if request.state is State.PLACED:
+        if placed != 1:
+            raise request.broken(f"placed on {placed} lanes")
+    else:
+        expected[request.state] = 1
+    if places != expected:
+        raise request.broken(f"{request.state.name}, but found in {places}")
+    if (request.arena is None) != (request.state is State.WAITING):
+        raise request.broken(f"{request.state.name} with arena {request.arena}")

@@ -1,0 +1,84 @@
+"""A request inside the scheduler: its states, and the one table that says which may follow which.
+
+WAITING   in its tenant's queue; holds no arena
+PLACED    a launch was issued, the lane has not said that it began
+RUNNING   a lane runs its blocks
+PARKED    preempted: keeps its arena, and by preference its lane
+DONE, REFUSED   answered
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from dataclasses import dataclass, field
+
+from tenantdl.errors import InvariantError
+from tenantdl.ids import LaneId, ModelId, RequestId, TenantId
+from tenantdl.sched.messages import Reason
+from tenantdl.units import Ns
+
+_STORY_LENGTH = 16
+
+
+class State(enum.Enum):
+    """Where a request is in its life."""
+
+    WAITING = "waiting"
+    PLACED = "placed"
+    RUNNING = "running"
+    PARKED = "parked"
+    DONE = "done"
+    REFUSED = "refused"
+
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.WAITING: frozenset({State.PLACED, State.REFUSED}),
+    # Superseded before it began: back where it was. Lane lost: WAITING or REFUSED.
+    State.PLACED: frozenset({State.RUNNING, State.WAITING, State.PARKED, State.REFUSED}),
+    # To PLACED: one launch is through, the next is on its way to the lane.
+    State.RUNNING: frozenset(
+        {State.DONE, State.PLACED, State.PARKED, State.WAITING, State.REFUSED}
+    ),
+    # To WAITING: its arena was taken for one that can still be in time.
+    State.PARKED: frozenset({State.PLACED, State.WAITING, State.REFUSED}),
+    State.DONE: frozenset(),
+    State.REFUSED: frozenset(),
+}
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One live request. `seq` is its place in the order of arrival; `progress`: segments done.
+
+    `lane`: the lane it is on or was last on. `late`: it cannot meet its deadline any more (never
+    taken back). `doomed`: to be refused with this reason as soon as no lane holds it.
+    """
+
+    id: RequestId
+    tenant: TenantId
+    model: ModelId
+    plan: int
+    seq: int
+    deadline: Ns
+    expires: Ns
+    priority: int
+    state: State = State.WAITING
+    progress: int = 0
+    lane: LaneId | None = None
+    arena: int | None = None
+    attempts: int = 0
+    late: bool = False
+    doomed: Reason | None = None
+    story: deque[str] = field(default_factory=lambda: deque(maxlen=_STORY_LENGTH))
+
+    def move(self, state: State, now: Ns) -> None:
+        """Change state; raises InvariantError where the table forbids it."""
+        if state not in TRANSITIONS[self.state]:
+            raise self.broken(f"{self.state.name} -> {state.name} is not allowed")
+        self.story.append(f"{now} {self.state.name} -> {state.name} at segment {self.progress}")
+        self.state = state
+
+    def broken(self, what: str) -> InvariantError:
+        """An InvariantError with this request's story."""
+        return InvariantError(f"request {self.id} of {self.tenant}: {what}", tuple(self.story))

@@ -1,0 +1,281 @@
+"""The scheduler: events and the time in, commands out. It knows no clock, socket, thread or array.
+
+    commands = scheduler.handle(event, now)      # obey them in order
+    wakeup = scheduler.next_wakeup()             # send a Tick then, if nothing happens before
+
+The daemon and the simulator are short loops around these two calls. Every request gets exactly
+one Complete or Reject, and after it no lane touches the request's memory.
+"""
+
+from __future__ import annotations
+
+from tenantdl.errors import InvariantError
+from tenantdl.ids import LaneId, RequestId
+from tenantdl.sched.book import Book, Lane
+from tenantdl.sched.check import check
+from tenantdl.sched.config import SchedulerConfig
+from tenantdl.sched.messages import (
+    BlockFailed,
+    BlockFinished,
+    Cancelled,
+    Command,
+    Complete,
+    Event,
+    LaneLost,
+    LaneReady,
+    Launch,
+    LaunchId,
+    LaunchStarted,
+    Reason,
+    Reject,
+    RequestArrived,
+    Tick,
+)
+from tenantdl.sched.policies import PENDING_MAX, POLICIES, Choice
+from tenantdl.sched.request import Request, State
+from tenantdl.units import Ns
+
+
+class Scheduler:
+    """One machine's scheduler. Raises InvariantError for events that cannot be."""
+
+    def __init__(self, config: SchedulerConfig) -> None:
+        if config.policy not in POLICIES:
+            raise InvariantError(f"policy {config.policy!r} is none of {sorted(POLICIES)}")
+        self._policy = POLICIES[config.policy]
+        self._book = Book(config, self._policy.rank)
+        self._now = Ns(0)
+        self._arrivals = 0
+        self._launches = 0
+        self._out: list[Command] = []
+
+    def handle(self, event: Event, now: Ns) -> list[Command]:
+        """Take `event` in at time `now` (which never goes back) and say what to do."""
+        if now < self._now:
+            raise InvariantError(f"time went back from {self._now} to {now}")
+        self._now = now
+        self._out = []
+        match event:
+            case RequestArrived():
+                self._arrived(event)
+            case BlockFinished():
+                self._block_finished(event)
+            case LaunchStarted():
+                self._start(self._lane(event.lane), event.launch)
+            case BlockFailed():
+                self._block_failed(event)
+            case LaneReady():
+                self._lane(event.lane).ready = True
+            case LaneLost():
+                self._lane_lost(self._lane(event.lane))
+            case Cancelled():
+                self._cancelled(event.request)
+            case Tick():
+                pass
+            case _:
+                raise TypeError(f"not an event: {event!r}")
+        self._expire()
+        self._dispatch()
+        return self._out
+
+    def next_wakeup(self) -> Ns | None:
+        """When a Tick is due, None if only events matter."""
+        first = self._book.expiry.head
+        return first.expires if first else None
+
+    def check(self) -> None:
+        """Raise InvariantError unless all requests, arenas and launches are accounted for."""
+        check(self._book)
+
+    def live(self) -> dict[RequestId, State]:
+        """The state of every request that is not answered yet."""
+        return {request.id: request.state for request in self._book.requests.values()}
+
+    # --- events
+
+    def _arrived(self, event: RequestArrived) -> None:
+        book, now = self._book, self._now
+        if event.request in book.requests:
+            raise InvariantError(f"request {event.request} arrived twice")
+        tenant = book.tenants[event.tenant]
+        cost = book.plan_costs(event.model, event.plan).remaining(0)
+        if tenant.live >= tenant.spec.queue_max:
+            self._out.append(Reject(event.request, Reason.QUEUE_FULL))
+        elif event.expires <= now:
+            self._out.append(Reject(event.request, Reason.EXPIRED))
+        elif book.config.refuse_infeasible and now + cost > event.deadline:
+            self._out.append(Reject(event.request, Reason.DEADLINE_INFEASIBLE))
+        else:
+            self._arrivals += 1
+            request = Request(
+                id=event.request,
+                tenant=event.tenant,
+                model=event.model,
+                plan=event.plan,
+                seq=self._arrivals,
+                deadline=event.deadline,
+                expires=event.expires,
+                priority=event.priority,
+            )
+            request.story.append(f"{now} arrived, deadline {event.deadline}")
+            book.admit(request)
+
+    def _block_finished(self, event: BlockFinished) -> None:
+        lane, launch, request = self._current(event)
+        if event.begin != request.progress or event.end not in launch.ends:
+            raise request.broken(f"lane {lane.id} reports segments {event.begin}:{event.end}")
+        costs = self._book.costs(request)
+        costs.observe(event.begin, event.end, event.elapsed)
+        request.progress = event.end
+        lane.boundary = self._now
+        if event.next == launch.launch:
+            return
+        lane.running = None
+        if request.progress == costs.count:
+            self._finish(request)
+        else:
+            self._let_go(lane, request)
+        if event.next is not None:
+            self._start(lane, event.next)
+
+    def _block_failed(self, event: BlockFailed) -> None:
+        lane, _, request = self._current(event)
+        request.doomed = request.doomed or Reason.EXECUTION_FAILED
+        lane.running = None
+        self._let_go(lane, request)
+        if event.next is not None:
+            self._start(lane, event.next)
+
+    def _current(self, event: BlockFinished | BlockFailed) -> tuple[Lane, Launch, Request]:
+        lane = self._lane(event.lane)
+        launch = lane.running
+        if launch is None or (launch.launch, launch.request) != (event.launch, event.request):
+            raise InvariantError(f"lane {lane.id} runs {launch}, but reports {event}")
+        return lane, launch, self._book.requests[event.request]
+
+    def _lane_lost(self, lane: Lane) -> None:
+        orders = [lane.running, *lane.pending] if lane.running else lane.pending
+        held = dict.fromkeys(order.request for order in orders)
+        lane.ready, lane.running, lane.pending = False, None, []
+        for number in held:
+            request = self._book.requests.get(number)
+            if request and request.state in (State.PLACED, State.RUNNING):
+                # Its activations may be half written: from the start, if that can still be in time.
+                request.progress = 0
+                tries_left = request.attempts < self._book.config.attempts_max
+                if not tries_left or self._book.eta(request, self._now) > request.deadline:
+                    request.doomed = request.doomed or Reason.LANE_LOST
+                self._settle(request)
+
+    def _cancelled(self, number: RequestId) -> None:
+        request = self._book.requests.get(number)
+        if request is None:
+            return
+        if request.state in (State.WAITING, State.PARKED):
+            self._refuse(request, Reason.CANCELLED)
+        else:
+            request.doomed = request.doomed or Reason.CANCELLED
+
+    def _expire(self) -> None:
+        expiry = self._book.expiry
+        while (request := expiry.head) and request.expires <= self._now:
+            if request.state in (State.WAITING, State.PARKED):
+                self._refuse(request, Reason.EXPIRED)
+            else:
+                # If it is done before anything else wants the lane, the answer still goes out.
+                expiry.remove(request)
+                request.doomed = request.doomed or Reason.EXPIRED
+
+    # --- moves of a request
+
+    def _start(self, lane: Lane, number: LaunchId) -> None:
+        """`lane` has begun launch `number`: older ones it never took up were superseded."""
+        if lane.running is not None or all(p.launch != number for p in lane.pending):
+            raise InvariantError(f"lane {lane.id} cannot begin launch {number}: {lane}")
+        while (launch := lane.pending.pop(0)).launch != number:
+            request = self._book.requests.get(launch.request)
+            if request and request.state is State.PLACED and request.lane == lane.id:
+                self._let_go(lane, request)
+        request = self._book.requests[launch.request]
+        request.move(State.RUNNING, self._now)
+        request.attempts += launch.begin == 0
+        lane.running, lane.boundary = launch, self._now
+
+    def _let_go(self, lane: Lane, request: Request) -> None:
+        """`lane` does not run `request` any more; another launch of it may be on the way."""
+        if any(launch.request == request.id for launch in lane.pending):
+            if request.state is not State.PLACED:
+                request.move(State.PLACED, self._now)
+        else:
+            self._settle(request)
+
+    def _settle(self, request: Request) -> None:
+        """No lane holds `request`: refuse it, park it, or let it wait from the start."""
+        if request.doomed:
+            self._refuse(request, request.doomed)
+        elif request.progress:
+            self._book.park(request, self._now)
+        else:
+            self._book.wait(request, self._now)
+
+    def _finish(self, request: Request) -> None:
+        if request.doomed in (None, Reason.EXPIRED):
+            request.move(State.DONE, self._now)
+            self._book.forget(request)
+            self._out.append(Complete(request.id))
+        else:
+            self._refuse(request, request.doomed)
+
+    def _refuse(self, request: Request, reason: Reason) -> None:
+        self._book.unplace(request)
+        request.move(State.REFUSED, self._now)
+        self._book.forget(request)
+        self._out.append(Reject(request.id, reason))
+
+    # --- decisions
+
+    def _dispatch(self) -> None:
+        for lane in self._in_need():
+            if len(lane.pending) < PENDING_MAX:
+                choice = self._policy.choose(self._book, lane, self._now)
+                if choice is not None:
+                    self._out.append(self._launch(lane, choice))
+
+    def _in_need(self) -> list[Lane]:
+        """Ready lanes: idle ones first, then those whose work is least urgent."""
+        book = self._book
+        ready = [lane for lane in book.lanes.values() if lane.ready]
+        busy = [(book.rank(r), lane) for lane in ready if (r := book.running(lane))]
+        busy.sort(key=lambda pair: pair[0], reverse=True)
+        return [lane for lane in ready if lane.running is None] + [lane for _, lane in busy]
+
+    def _launch(self, lane: Lane, choice: Choice) -> Launch:
+        book, request = self._book, choice.request
+        costs = book.costs(request)
+        if request.state is not State.RUNNING:
+            book.unplace(request)
+            book.take_arena(request, self._now)
+            request.move(State.PLACED, self._now)
+        if request.arena is None:
+            raise request.broken("launched without an arena")
+        request.lane = lane.id
+        self._launches += 1
+        launch = Launch(
+            launch=LaunchId(self._launches),
+            lane=lane.id,
+            request=request.id,
+            arena=request.arena,
+            begin=choice.begin,
+            ends=costs.block_ends(choice.begin, book.config.blocks_max),
+            preempt=choice.preempt,
+            earliest=self._now,
+            latest=Ns(request.deadline - costs.remaining(choice.begin)),
+        )
+        lane.pending.append(launch)
+        return launch
+
+    def _lane(self, lane: LaneId) -> Lane:
+        try:
+            return self._book.lanes[lane]
+        except KeyError:
+            raise InvariantError(f"lane {lane} was never declared") from None
