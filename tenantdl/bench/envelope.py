@@ -123,6 +123,7 @@ def _commit() -> str | None:
             subprocess.run(
                 ["git", *arguments],
                 cwd=here,
+                env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},
                 capture_output=True,
                 text=True,
                 check=True,

@@ -1,0 +1,1 @@
+"""The command line: parse → config → one library call → render. Printing happens only here."""

@@ -1,0 +1,266 @@
+"""Latency of one model at a time, ours beside the peers, so that noise hits all alike.
+
+Contestants take turns in one process (A B C A B C …) on the same cores and the same inputs. A turn
+is one untimed call, which wakes worker threads and refills caches after the others, and then a few
+timed ones. Outputs are compared, so that nobody is fast by being wrong. Times are wall-clock
+nanoseconds of a whole call: inputs in, outputs out.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tenantdl.bench import cache
+from tenantdl.bench.inputs import random_inputs
+from tenantdl.bench.peers import PEERS, Array, Call, Job, Outputs, on_cores
+from tenantdl.bundle.library import runtime
+from tenantdl.bundle.load import load_bundle, read_manifest
+from tenantdl.errors import UserError
+from tenantdl.exec.cores import pin
+from tenantdl.exec.runner import Runner
+from tenantdl.ids import CoreId
+from tenantdl.machine import usable_cores
+from tenantdl.units import MS, SECOND
+
+OURS = "tenantdl"
+DIFFERENCE_MAX = 1e-3  # of the largest output; fp32 in another order of summation stays far below
+
+WARM_UP_CALLS = 3
+TURN_NS = 10 * MS
+TURN_CALLS_MAX = 8
+SETTLE_BELOW_NS = 50 * MS  # an untimed call before the timed ones, unless calls are this long
+CALLS_MAX = 100_000
+CALIBRATION_CALLS = 15
+CALIBRATION_STEPS = 100_000
+
+Row: TypeAlias = dict[str, Any]
+Notify: TypeAlias = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What to measure. Each target makes at least `runs` timed calls and goes on until `seconds`
+    have passed; `spin` lets peers' idle threads burn their cores."""
+
+    against: tuple[str, ...] = ("onnxruntime", "openvino")
+    threads: tuple[int, ...] = (1, 2)
+    batch: int = 1
+    runs: int = 30
+    seconds: float = 0.0
+    spin: bool = False
+    seed: int = 0
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Report:
+    """Rows (see `measure`) and, a line each, what could not be measured and why."""
+
+    rows: list[Row] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """A call and the cores its calling thread is held on meanwhile."""
+
+    call: Call
+    cores: tuple[CoreId, ...]
+
+
+def measure(models: Sequence[str], settings: Settings, notify: Notify) -> Report:
+    """Measure each of `models` (zoo names or ONNX files) for every count of threads.
+
+    A row: model, batch, threads, target, median_ms, p05_ms, p95_ms, runs, calibration_ms (a fixed
+    loop before and after, to see whether the machine changed), and for peers `difference`: the
+    largest deviation of our outputs over their largest output. `notify` hears what happens. A
+    model or peer that fails is reported and the rest goes on; UserError for settings that cannot
+    be met at all.
+    """
+    everything = usable_cores()
+    if max(settings.threads) > len(everything):
+        raise UserError(
+            f"{max(settings.threads)} threads asked for, {len(everything)} cores usable"
+        )
+    runtime()
+    with on_cores(everything):
+        pin(everything)  # the first use fixes the largest pool
+    report = Report()
+    for name in models:
+        try:
+            job = _prepare(name, settings, notify)
+        except UserError as error:
+            report.failures.append(str(error) if name in str(error) else f"{name}: {error}")
+            continue
+        for threads in settings.threads:
+            notify(f"{job.name}: measuring on {threads} thread{'s' if threads > 1 else ''}")
+            _measure_one(job, everything[:threads], settings, report)
+    return report
+
+
+def alternate(
+    contestants: Mapping[str, Contestant],
+    *,
+    runs: int,
+    seconds: float,
+    clock: Callable[[], int] = time.perf_counter_ns,
+) -> dict[str, list[int]]:
+    """Timed calls of each contestant in turns, in nanoseconds (at least `runs` each)."""
+    times: dict[str, list[int]] = {name: [] for name in contestants}
+    usual = {name: _warm_up(contestant, clock) for name, contestant in contestants.items()}
+    start = clock()
+    with _no_collection():
+        while len(min(times.values(), key=len)) < runs or clock() - start < seconds * SECOND:
+            for name, contestant in contestants.items():
+                count = max(1, min(TURN_CALLS_MAX, TURN_NS // max(1, usual[name])))
+                with on_cores(contestant.cores):
+                    if usual[name] < SETTLE_BELOW_NS:
+                        contestant.call()
+                    times[name] += [_timed(contestant.call, clock) for _ in range(count)]
+            if max(map(len, times.values())) > CALLS_MAX:
+                break
+    return times
+
+
+def difference(ours: Outputs, theirs: Outputs) -> float:
+    """max |ours − theirs| ÷ max |theirs| over all outputs; infinite when they do not match up."""
+    if ours.keys() != theirs.keys():
+        return math.inf
+    worst = 0.0
+    for name, value in theirs.items():
+        a, b = (np.asarray(side, np.float64) for side in (ours[name], value))
+        if a.shape != b.shape or not np.array_equal(np.isfinite(a), np.isfinite(b)):
+            return math.inf
+        finite = np.isfinite(b)
+        if not finite.any():
+            continue
+        scale = float(np.abs(b[finite]).max()) or 1.0
+        worst = max(worst, float(np.abs(a[finite] - b[finite]).max()) / scale)
+    return worst
+
+
+def ratios(rows: Sequence[Row]) -> dict[tuple[str, int], float]:
+    """(model, threads) → our median over that of the fastest peer; below 1 we are faster."""
+    medians: dict[tuple[str, int], dict[str, float]] = {}
+    for row in rows:
+        medians.setdefault((row["model"], row["threads"]), {})[row["target"]] = row["median_ms"]
+    return {
+        key: values[OURS] / min(v for target, v in values.items() if target != OURS)
+        for key, values in medians.items()
+        if OURS in values and len(values) > 1
+    }
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """The mean for ratios; NaN of nothing."""
+    return math.exp(statistics.fmean(map(math.log, values))) if values else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    name: str
+    file: Path
+    bundle: Path
+    inputs: Mapping[str, Array]
+
+
+def _prepare(name: str, settings: Settings, notify: Notify) -> _Prepared:
+    model = cache.source(name, batch=settings.batch, seed=settings.seed)
+    shapes = {**cache.shapes_of(model.samples or {}), **settings.shapes}
+    notify(f"{model.name}: compiling, unless it is in the cache")
+    bundle = cache.bundle(model, batch=settings.batch, shapes=shapes)
+    tensors = read_manifest(bundle).plans[0].inputs
+    sampled = model.samples is not None and not settings.shapes
+    inputs = model.samples if sampled else None
+    return _Prepared(
+        model.name, model.file, bundle, inputs or random_inputs(tensors, settings.seed)
+    )
+
+
+def _measure_one(
+    model: _Prepared, cores: tuple[CoreId, ...], settings: Settings, report: Report
+) -> None:
+    job = Job(model.file, model.inputs, cores, settings.spin)
+    contestants = {OURS: Contestant(_open_ours(model, cores), cores[:1])}
+    for peer in settings.against:
+        try:
+            contestants[peer] = Contestant(PEERS[peer](job), cores)
+        except UserError as error:
+            if str(error) not in report.failures:
+                report.failures.append(str(error))
+    answers = {}
+    for name, contestant in contestants.items():
+        with on_cores(contestant.cores):
+            answers[name] = {key: value.copy() for key, value in contestant.call().items()}
+    before = _calibrate(cores)
+    times = alternate(contestants, runs=settings.runs, seconds=settings.seconds)
+    calibration_ms = [before, _calibrate(cores)]
+    for name, taken in times.items():
+        row = _row(model.name, settings.batch, len(cores), name, taken)
+        row["calibration_ms"] = calibration_ms
+        if name != OURS:
+            row["difference"] = difference(answers[OURS], answers[name])
+        report.rows.append(row)
+
+
+def _row(model: str, batch: int, threads: int, target: str, taken: Sequence[int]) -> Row:
+    low, median, high = (float(time) / MS for time in np.percentile(taken, [5, 50, 95]))
+    return {
+        "model": model,
+        "batch": batch,
+        "threads": threads,
+        "target": target,
+        "median_ms": median,
+        "p05_ms": low,
+        "p95_ms": high,
+        "runs": len(taken),
+    }
+
+
+def _open_ours(model: _Prepared, cores: tuple[CoreId, ...]) -> Call:
+    with on_cores(cores):
+        pin(cores)
+        runner = Runner(load_bundle(model.bundle))
+    return lambda: runner.run(model.inputs)
+
+
+def _warm_up(contestant: Contestant, clock: Callable[[], int]) -> int:
+    """The time of the last of a few calls, in nanoseconds."""
+    with on_cores(contestant.cores):
+        return [_timed(contestant.call, clock) for _ in range(WARM_UP_CALLS)][-1]
+
+
+def _timed(call: Callable[[], object], clock: Callable[[], int]) -> int:
+    start = clock()
+    call()
+    return clock() - start
+
+
+def _calibrate(cores: tuple[CoreId, ...]) -> float:
+    """Median milliseconds of a fixed loop of pure Python: how fast the core is just now."""
+    with on_cores(cores[:1]):
+        taken = [
+            _timed(lambda: sum(range(CALIBRATION_STEPS)), time.perf_counter_ns)
+            for _ in range(CALIBRATION_CALLS)
+        ]
+    return statistics.median(taken) / MS
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

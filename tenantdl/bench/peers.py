@@ -1,0 +1,134 @@
+"""The runtimes we are measured beside, each set up as its own users would for low latency.
+
+A runtime is a function in `PEERS`: it opens a model for given inputs and a core group, and returns
+a call that runs it once. It is opened with only the group's cores allowed, as under taskset, so
+that its worker threads inherit them; the calls are made under `on_cores` too.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenantdl.errors import UserError
+from tenantdl.ids import CoreId
+
+Array: TypeAlias = NDArray[Any]
+Outputs: TypeAlias = dict[str, Array]
+Call: TypeAlias = Callable[[], Outputs]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to run: `model` is an ONNX file, `inputs` its arrays by name, `cores` one a thread.
+    `spin`: whether idle worker threads may burn their core while they wait for work."""
+
+    model: Path
+    inputs: Mapping[str, Array]
+    cores: tuple[CoreId, ...]
+    spin: bool = False
+
+
+def open_onnxruntime(job: Job) -> Call:
+    """onnxruntime's CPU provider: all graph optimisations, one thread a core, static shapes."""
+    ort = _required("onnxruntime")
+    with _reported(job, "onnxruntime"), on_cores(job.cores):
+        dims = _named_dims(ort, job)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = len(job.cores)
+        options.inter_op_num_threads = 1
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = 3
+        options.add_session_config_entry(
+            "session.intra_op.allow_spinning", "1" if job.spin else "0"
+        )
+        for name, extent in dims.items():
+            options.add_free_dimension_override_by_name(name, extent)
+        session = ort.InferenceSession(str(job.model), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    feeds = dict(job.inputs)
+    return lambda: dict(zip(names, session.run(None, feeds), strict=True))
+
+
+def open_openvino(job: Job) -> Call:
+    """OpenVINO's CPU plugin in LATENCY mode, fp32 (its own default, bf16, is another precision)."""
+    ov = _required("openvino")
+    core = ov.Core()
+    # OpenVINO counts the cores that it may use once, here. Counted under a narrow affinity, later
+    # models would get one thread whatever they ask for.
+    core.get_property("CPU", "RANGE_FOR_STREAMS")
+    with _reported(job, "openvino"), on_cores(job.cores):
+        model = core.read_model(str(job.model))
+        model.reshape({name: list(value.shape) for name, value in job.inputs.items()})
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": len(job.cores),
+            "INFERENCE_PRECISION_HINT": "f32",
+            "NUM_STREAMS": 1,
+        }
+        compiled = core.compile_model(model, "CPU", settings)
+        request = compiled.create_infer_request()
+    ports = [(output.get_any_name(), output) for output in compiled.outputs]
+    feeds = dict(job.inputs)
+
+    def call() -> Outputs:
+        results = request.infer(feeds, share_inputs=True, share_outputs=True)
+        return {name: results[port] for name, port in ports}
+
+    return call
+
+
+PEERS: Mapping[str, Callable[[Job], Call]] = {
+    "onnxruntime": open_onnxruntime,
+    "openvino": open_openvino,
+}
+
+
+@contextmanager
+def on_cores(cores: Sequence[CoreId]) -> Iterator[None]:
+    """Allow this thread, and threads that it starts, only `cores` meanwhile (as taskset does)."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, set(cores))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _required(package: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise UserError(f"{package} is not installed: pip install 'tenantdl[bench]'") from error
+
+
+@contextmanager
+def _reported(job: Job, package: str) -> Iterator[None]:
+    """What a peer cannot load is the user's to know in one line, not a stack of its internals."""
+    try:
+        yield
+    except Exception as error:  # their own classes derive from Exception directly
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(f"{package} cannot load it: {reason}", where=str(job.model)) from error
+
+
+def _named_dims(ort: Any, job: Job) -> dict[str, int]:
+    """Symbolic dimensions of the inputs and the extents they have in `job.inputs`."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    session = ort.InferenceSession(str(job.model), options, providers=["CPUExecutionProvider"])
+    dims: dict[str, int] = {}
+    for port in session.get_inputs():
+        shape = np.shape(job.inputs[port.name]) if port.name in job.inputs else ()
+        pairs = zip(port.shape, shape, strict=False)
+        dims.update({name: extent for name, extent in pairs if isinstance(name, str)})
+    return dims

@@ -1,0 +1,102 @@
+"""`tenantdl compile`, `run` and `inspect`: from an ONNX model to a bundle, and what is in one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tenantdl.cli import parse
+
+Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a compiled model.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to `app`."""
+    app.command(name="compile")(compile_command)
+    app.command(name="run")(run_command)
+    app.command(name="inspect")(inspect_command)
+
+
+def compile_command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="ONNX file or zoo name.")],
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="Folder to write.")],
+    name: Annotated[
+        str | None, typer.Option(help="Name when served; the model's if left out.")
+    ] = None,
+    target: Annotated[
+        str, typer.Option(help="native, or ARCH[:CPU] such as x86_64:haswell.")
+    ] = "native",
+    batch: Annotated[int, typer.Option(min=1, help="Extent of a symbolic first dimension.")] = 1,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=1x3x224x224", help="Shape of an input (repeatable)."),
+    ] = None,
+    cores: Annotated[str, typer.Option(metavar="N,…", help="Core counts to prepare for.")] = "1,2",
+) -> None:
+    """Compile an ONNX model to a bundle."""
+    shapes = parse.shapes(shape or ())
+    counts = parse.numbers(cores, "--cores", least=1)
+
+    from tenantdl import api, zoo
+    from tenantdl.bundle.load import read_manifest
+    from tenantdl.cli import render, report
+
+    if not shapes and model in zoo.names():  # the sizes that it is usually served with
+        shapes = {port: value.shape for port, value in zoo.sample_inputs(model, batch).items()}
+    with render.progress(f"compiling {model}") as progress:
+        api.compile(
+            zoo.resolve(model),
+            out,
+            name=name or Path(model).stem,
+            target=target,
+            batch=batch,
+            shapes=shapes or None,
+            cores=counts,
+            progress=progress,
+        )
+    report.compiled(read_manifest(out), out)
+
+
+def run_command(
+    bundle: Bundle,
+    source: Annotated[
+        Path | None, typer.Option("--input", metavar="X.npz", help="Arrays named like the inputs.")
+    ] = None,
+    random: Annotated[
+        int | None, typer.Option("--random", metavar="SEED", help="Random inputs instead.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="Y.npz", help="Where the outputs go.")
+    ] = None,
+    cores: Annotated[
+        str | None, typer.Option(metavar="ID,…", help="Pin to these cores, a thread each.")
+    ] = None,
+) -> None:
+    """Run a bundle once on the inputs of an .npz file."""
+    if (source is None) == (random is None):
+        raise typer.BadParameter("give either --input X.npz or --random SEED")
+    group = None if cores is None else parse.numbers(cores, "--cores")
+
+    from tenantdl import api
+    from tenantdl.bench.inputs import random_inputs
+    from tenantdl.cli import report, tensors
+
+    model = api.load(bundle, cores=group)
+    if source is not None:
+        inputs = tensors.read_inputs(source, model.inputs)
+    else:
+        inputs = random_inputs(model.inputs, random or 0)
+    outputs = model.run(inputs)
+    if output is not None:
+        tensors.write_outputs(output, outputs)
+    report.outputs(outputs, output)
+
+
+def inspect_command(bundle: Bundle) -> None:
+    """Show what a bundle holds: tensors, kernels, segments, where it can run."""
+    from tenantdl.bundle.load import read_manifest
+    from tenantdl.cli import report
+
+    report.inspected(read_manifest(bundle), bundle)

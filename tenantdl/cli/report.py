@@ -1,0 +1,106 @@
+"""What `compile`, `inspect` and `run` show about a bundle and about outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenantdl.bundle.manifest import LIBRARY, WEIGHTS, Manifest, Plan
+from tenantdl.cli import render
+from tenantdl.units import to_ms
+
+GENERIC = "generic"
+
+
+def compiled(manifest: Manifest, folder: Path) -> None:
+    """The summary after compiling: size of the work, coverage by kernels, time by phase."""
+    _facts(manifest, folder)
+    _coverage(manifest.plans[0])
+    phases = manifest.summary.get("phases_s")
+    if isinstance(phases, dict):
+        total = sum(phases.values())
+        rows = [(name, f"{seconds:.2f}") for name, seconds in phases.items()]
+        render.line()
+        render.table("", ["Phase", ">seconds"], [*rows, ("total", f"{total:.2f}")])
+
+
+def inspected(manifest: Manifest, folder: Path) -> None:
+    """Everything that matters in a manifest."""
+    _facts(manifest, folder)
+    for plan in manifest.plans:
+        render.line()
+        rows = [
+            (role, tensor.name, tensor.dtype, render.shape(tensor.shape))
+            for role, tensors in (("input", plan.inputs), ("output", plan.outputs))
+            for tensor in tensors
+        ]
+        render.table(f"Plan for batch {plan.batch}", ["", "Tensor", "Dtype", "Shape"], rows)
+        _coverage(plan)
+
+
+def outputs(values: Mapping[str, NDArray[Any]], file: Path | None) -> None:
+    """One row an output, so that a look tells whether it is sane."""
+    rows = [
+        (name, value.dtype, render.shape(value.shape), *_statistics(value))
+        for name, value in values.items()
+    ]
+    render.table("", ["Output", "Dtype", "Shape", ">min", ">mean", ">max"], rows)
+    if file is not None:
+        render.line(f"Written to {file}")
+
+
+def _facts(manifest: Manifest, folder: Path) -> None:
+    plan = manifest.plans[0]
+    cost = sum(segment.cost_ns for segment in plan.segments)
+    features = " ".join(manifest.target.features) or "none beyond the baseline"
+    rows = [
+        ("model", manifest.name),
+        ("bundle", f"{folder} (format {manifest.format}, by {manifest.created_by})"),
+        ("target", f"{manifest.target.arch} {manifest.target.mcpu}"),
+        ("CPU features needed", features),
+        ("core counts", ", ".join(map(str, manifest.cores))),
+        ("operators", len(plan.calls)),
+        ("segments", len(plan.segments)),
+        ("GFLOPs", f"{sum(call.flops for call in plan.calls) / 1e9:.3f}"),
+        ("latency on one core", f"{to_ms(cost):.2f} ms ({plan.cost_source})"),
+        ("activations", render.size(plan.arena_bytes)),
+        ("weights", _file_size(folder / WEIGHTS)),
+        ("kernel library", _file_size(folder / LIBRARY)),
+    ]
+    render.table("", ["", ""], rows)
+
+
+def _coverage(plan: Plan) -> None:
+    """Which kernels carry the work: templates first, the generic fallback last."""
+    total = sum(call.flops for call in plan.calls)
+    by_kind: dict[str, tuple[int, int]] = {}
+    for call in plan.calls:
+        count, flops = by_kind.get(call.kind, (0, 0))
+        by_kind[call.kind] = (count + 1, flops + call.flops)
+    order = sorted(by_kind, key=lambda kind: (kind == GENERIC, -by_kind[kind][1], kind))
+    rows = [
+        (
+            kind,
+            by_kind[kind][0],
+            render.percent(by_kind[kind][0], len(plan.calls)),
+            render.percent(by_kind[kind][1], total),
+        )
+        for kind in order
+    ]
+    render.line()
+    render.table("", ["Kernel", ">operators", ">of operators", ">of FLOPs"], rows)
+
+
+def _file_size(file: Path) -> str:
+    return render.size(file.stat().st_size) if file.is_file() else "missing"
+
+
+def _statistics(value: NDArray[Any]) -> tuple[str, str, str]:
+    if value.size == 0:
+        return "–", "–", "–"
+    numbers = value.astype(np.float64)
+    return f"{numbers.min():.5g}", f"{numbers.mean():.5g}", f"{numbers.max():.5g}"

@@ -1,0 +1,73 @@
+"""`tenantdl bench latency`: options become settings, rows become a table and a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tenantdl.bench import latency
+from tenantdl.bench.envelope import read_results
+from tests.cli.conftest import Cli
+
+ROW = {"batch": 1, "threads": 1, "p05_ms": 1.0, "p95_ms": 9.0, "runs": 30}
+ROW |= {"calibration_ms": [1.0, 2.0], "model": "m"}
+
+
+def _report(difference: float = 1e-6, failures: tuple[str, ...] = ()) -> latency.Report:
+    ours = ROW | {"target": "tenantdl", "median_ms": 3.0}
+    theirs = ROW | {"target": "onnxruntime", "median_ms": 4.0, "difference": difference}
+    return latency.Report([ours, theirs], list(failures))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What was asked of the library; put the report it gives under "report"."""
+    found: dict[str, Any] = {"report": _report()}
+
+    def measure(models: list[str], settings: latency.Settings, notify: Any) -> latency.Report:
+        found.update(models=models, settings=settings)
+        report: latency.Report = found["report"]
+        return report
+
+    monkeypatch.setattr(latency, "measure", measure)
+    return found
+
+
+def test_table_ratio_and_file(cli: Cli, asked: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "r.json"
+    options = ["--against", "onnxruntime", "--threads", "1", "--runs", "40", "--seed", "9"]
+    code, out, _ = cli("bench", "latency", "m", *options, "--json", str(file))
+    assert code == 0
+    assert asked["models"] == ["m"]
+    assert asked["settings"] == latency.Settings(("onnxruntime",), (1,), 1, 40, seed=9)
+    words = " ".join(out.split())
+    assert "m 1 3.00 (1.00–9.00) 4.00 (1.00–9.00) 0.75 1.0e-06 30" in words
+    assert "geometric mean of 1 ratios on 1 thread(s): 0.75" in words
+    assert "p95/p05 up to 9.00; the calibration loop took 1.00–2.00 ms" in words
+    assert read_results(file).results == asked["report"].rows
+    assert read_results(file).seed == 9
+
+
+@pytest.mark.parametrize(
+    ("report", "complaint"),
+    [
+        (_report(difference=0.5), "outputs differ by more than 0.001"),
+        (_report(failures=("x: no",)), "not measured: x: no"),
+        (latency.Report([], ["x: no"]), "not measured: x: no"),
+    ],
+)
+def test_failures_and_wrong_outputs_are_exit_1(
+    cli: Cli, asked: dict[str, Any], report: latency.Report, complaint: str
+) -> None:
+    asked["report"] = report
+    code, _, err = cli("bench", "latency", "m")
+    assert code == 1
+    assert complaint in err
+
+
+def test_unknown_peer(cli: Cli) -> None:
+    code, _, err = cli("bench", "latency", "m", "--against", "torch")
+    assert code == 2
+    assert "unknown 'torch': choose from onnxruntime, openvino" in err
