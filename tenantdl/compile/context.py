@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 
 from tenantdl.compile.graph import Array, Graph, Node, TensorType
-from tenantdl.compile.kernels.convert import pack_kernel, unpack_kernel
-from tenantdl.compile.kernels.layout import NO_BORDER, Border, Packed
-from tenantdl.compile.operator import Buffer, Kernel, Operator, Program
+from tenantdl.compile.kernels.convert import pack_kernel, pad_kernel, unpack_kernel
+from tenantdl.compile.kernels.layout import NO_BORDER, Border, Packed, Planar
+from tenantdl.compile.operator import Buffer, Kernel, Lowered, Operator, Program
 from tenantdl.compile.target import CpuTarget
 
 Form = Literal["packed", "plain"]
@@ -64,7 +64,7 @@ class Context:
         self._packed: dict[str, tuple[str, Packed]] = {}
         self._temporaries = 0
         for name in graph.inputs:
-            self._plain[name] = self._declare(name, graph.types[name])
+            self._plain[name] = self.declare(name, graph.types[name])
 
     # reading
 
@@ -83,7 +83,10 @@ class Context:
                 self._plain[value] = self.constant(self.graph.constants[value])
             else:
                 name, layout = self._packed[value]
-                self._plain[value] = self._declare(value, self.type(value))
+                if _same_bytes(layout):
+                    self.alias_plain(value, name)
+                    return value
+                self._plain[value] = self.declare(value, self.type(value))
                 kernel = unpack_kernel(layout, self.type(value).shape)
                 self.emit(f"unpack {value}", "layout", kernel, (name, self._plain[value]))
         return self._plain[value]
@@ -93,6 +96,9 @@ class Context:
         if value not in self._packed:
             source = self.plain(value)
             name, layout = self.new_packed(value)
+            if _same_bytes(layout):
+                self.program.buffers[name] = Buffer(layout.shape, "float32", base=source)
+                return name, layout
             kernel = pack_kernel(layout, self.type(value).shape)
             self.emit(f"pack {value}", "layout", kernel, (source, name))
         return self._packed[value]
@@ -101,7 +107,7 @@ class Context:
 
     def new_plain(self, value: str) -> str:
         """Declare the row-major buffer that the caller will write `value` to."""
-        self._plain[value] = self._declare(value, self.type(value))
+        self._plain[value] = self.declare(value, self.type(value))
         return self._plain[value]
 
     def alias_plain(self, value: str, source: str) -> None:
@@ -117,13 +123,19 @@ class Context:
     def new_packed(self, value: str) -> tuple[str, Packed]:
         """Declare where packed `value` will be written: its own buffer, or its place in the
         concatenation that it is part of."""
-        if value in self.placements:
-            root, first_block = self.placements[value]
-            name, whole = self._packed[root] if root in self._packed else self._declare_packed(root)
-            layout = self.layout_of(value, whole.border, first_block, whole.shape[1])
-            self._packed[value] = (name, layout)
-        else:
-            self._declare_packed(value)
+        return self.packed_root(value)
+
+    def packed_root(self, value: str) -> tuple[str, Packed]:
+        """The buffer that `value` is or will be in; concatenations nest."""
+        if value not in self._packed:
+            if value in self.placements:
+                parent, block = self.placements[value]
+                name, whole = self.packed_root(parent)
+                total = whole.shape[1]
+                layout = self.layout_of(value, whole.border, whole.first_block + block, total)
+                self._packed[value] = (name, layout)
+            else:
+                self._declare_packed(value)
         return self._packed[value]
 
     def layout_of(
@@ -137,10 +149,19 @@ class Context:
             batch, channels, height, width, self.target.lanes, border, first_block, total
         )
 
+    def planar(self, value: str, layout: Planar) -> str:
+        """Buffer with the row-major image inside a border of zeros."""
+        key = f"{value}#planar{tuple(layout.shape)}"
+        if key not in self.program.buffers:
+            self.program.buffers[key] = Buffer(layout.shape, "float32", zeros=f"planar {layout.border}")
+            kernel = pad_kernel(layout, self.type(value).shape)
+            self.emit(f"pad {value}", "layout", kernel, (self.plain(value), key))
+        return key
+
     def scratch(self, shape: tuple[int, ...], dtype: str = "float32") -> str:
         """A temporary buffer."""
         self._temporaries += 1
-        return self._declare(f"%{self._temporaries}", TensorType(shape, dtype))
+        return self.declare(f"%{self._temporaries}", TensorType(shape, dtype))
 
     def constant(self, array: Array) -> str:
         """Buffer with a constant; equal arrays share one."""
@@ -166,13 +187,33 @@ class Context:
         """Append an operator; `args` are buffers in the order of the kernel's parameters."""
         self.program.operators.append(Operator(name, kind, kernel, args, n_outputs, flops))
 
-    def _declare(self, name: str, kind: TensorType) -> str:
+    def has_value(self, value: str) -> bool:
+        """Whether a form of `value` exists already."""
+        return value in self._plain or value in self._packed
+
+    def adopt(self, lowered: Lowered) -> None:
+        """Take over operators and buffers that the generic schedule made; its results are plain."""
+        self.program.buffers.update(lowered.buffers)
+        self.program.constants.update(lowered.constants)
+        self.program.operators.extend(lowered.operators)
+        for value in lowered.buffers:
+            if value in self.graph.types:
+                self._plain[value] = value
+
+    def declare(self, name: str, kind: TensorType) -> str:
+        """A row-major buffer of its own."""
         self.program.buffers[name] = Buffer(kind.shape, kind.dtype)
         return name
 
     def _declare_packed(self, value: str) -> tuple[str, Packed]:
         layout = self.layout_of(value, self.borders.get(value, NO_BORDER))
         name = f"{value}#packed"
-        self.program.buffers[name] = Buffer(layout.shape, "float32", zeroed=bool(layout.border))
+        self.program.buffers[name] = Buffer(layout.shape, "float32", zeros=str(layout.border or ""))
         self._packed[value] = (name, layout)
         return self._packed[value]
+
+
+def _same_bytes(layout: Packed) -> bool:
+    """Packed and row-major order agree: one pixel, whole blocks, a buffer of its own."""
+    one_pixel = layout.height * layout.width == 1 and not layout.border
+    return one_pixel and layout.channels % layout.lanes == 0 and layout.total_blocks == 0

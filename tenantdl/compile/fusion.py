@@ -68,7 +68,7 @@ def _absorb(
     graph = context.graph
     while group.output not in graph.outputs:
         readers = consumers.get(group.output, [])
-        if len(readers) != 1:
+        if len(readers) != 1 or id(readers[0]) in taken:
             return
         tail = make_tail(context, readers[0], group.output, form)
         if tail is None:

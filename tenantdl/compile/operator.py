@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tenantdl.compile.graph import Array
+from tenantdl.compile.graph import Array, TensorType
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,13 @@ class Kernel:
 
     key: str
     func: Any
+
+    def parameters(self) -> list[TensorType]:
+        """Shape and dtype of every parameter."""
+        return [
+            TensorType(tuple(int(extent) for extent in buffer.shape), str(buffer.dtype))
+            for buffer in self.func.params
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +56,26 @@ class Operator:
 class Buffer:
     """Physical storage of a value: row-major `shape` of `dtype`.
 
-    `zeroed`: bytes that no operator writes (borders, padded channels) must read as zero, so the
-    storage is shared only with buffers of the same shape. `base`, `offset`: a view that starts
+    `zeros` names the pattern of bytes that no operator writes and that must read as zero (borders);
+    such storage is shared only with buffers of the same shape and pattern. `base`, `offset`: a view that starts
     `offset` elements into another buffer (concatenation in place, reshape).
     """
 
     shape: tuple[int, ...]
     dtype: str
-    zeroed: bool = False
+    zeros: str = ""
     base: str | None = None
     offset: int = 0
+
+
+@dataclass(slots=True)
+class Lowered:
+    """What the generic schedule makes of a run of nodes: operators over row-major buffers. Values of
+    the graph keep their names; temporaries and constants have new ones."""
+
+    operators: list[Operator] = field(default_factory=list)
+    buffers: dict[str, Buffer] = field(default_factory=dict)
+    constants: dict[str, Array] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

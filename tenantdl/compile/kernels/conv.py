@@ -14,7 +14,6 @@ from tenantdl.compile.fusion import bind_program, pad_channels
 from tenantdl.compile.graph import Array, Node
 from tenantdl.compile.kernels.conv_direct import ConvSpec, conv2d
 from tenantdl.compile.kernels.conv_schedule import choose
-from tenantdl.compile.kernels.convert import pad_kernel
 from tenantdl.compile.kernels.depthwise import depthwise, depthwise_pixels
 from tenantdl.compile.kernels.layout import Border, Packed, Planar
 from tenantdl.compile.kernels.registry import Template
@@ -181,7 +180,7 @@ def _data(context: Context, value: str, geometry: _Geometry) -> tuple[str, Packe
     layout = Planar(batch, channels, height, width, geometry.border)
     if not geometry.border:
         return context.plain(value), layout
-    return context.planar(value, layout, pad_kernel), layout
+    return context.planar(value, layout), layout
 
 
 def _bias(context: Context, node: Node, outputs: int) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 from tvm.script.ir_builder import tirx as T
 
 from tenantdl.compile.kernels.emit import Emitter
-from tenantdl.compile.kernels.layout import Packed
+from tenantdl.compile.kernels.layout import Packed, Planar
 from tenantdl.compile.operator import Kernel
 
 
@@ -20,6 +20,20 @@ def pack_kernel(layout: Packed, shape: tuple[int, ...]) -> Kernel:
 def unpack_kernel(layout: Packed, shape: tuple[int, ...]) -> Kernel:
     """Parameters: packed tensor, plain tensor of `shape`."""
     return _kernel("unpack", layout, shape)
+
+
+def pad_kernel(layout: Planar, shape: tuple[int, ...]) -> Kernel:
+    """Parameters: plain tensor of `shape`, the same image with a border (which stays zero)."""
+    digest = hashlib.sha256(repr((layout, shape)).encode()).hexdigest()[:12]
+    with Emitter(f"pad_{digest}", 1) as e:
+        plain, out = e.param("plain", shape), e.param("out", layout.shape)
+        rows = layout.channels * layout.height
+        with e.parallel(layout.batch * rows) as task:
+            n, c, y = task // rows, task % rows // layout.height, task % layout.height
+            with T.vectorized(0, layout.width) as x:
+                source = (n, c, x) if len(shape) == 3 else (n, c, y, x)
+                T.buffer_store(out, plain[source], list(layout.index(n, c, y, x)))
+    return e.kernel()
 
 
 def _kernel(way: str, layout: Packed, shape: tuple[int, ...]) -> Kernel:
@@ -73,3 +87,15 @@ def _row(
         if way == "pack":
             for lane in range(channels, lanes):
                 T.buffer_store(packed, T.float32(0), list(layout.index(n, block, y, x, lane)))
+
+
+def copy_kernel(shape: tuple[int, ...], dtype: str) -> Kernel:
+    """Parameters: source, destination, both of `shape` and `dtype`."""
+    size = 1
+    for extent in shape:
+        size *= extent
+    with Emitter(f"copy_{size}_{dtype}", 1) as e:
+        source, target = e.param("source", (size,), dtype), e.param("target", (size,), dtype)
+        with e.serial(size) as i:
+            T.buffer_store(target, source[i], [i])
+    return e.kernel()

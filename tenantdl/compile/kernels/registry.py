@@ -38,10 +38,10 @@ class Template:
 @lru_cache(maxsize=1)
 def templates() -> dict[str, tuple[Template, ...]]:
     """ONNX operator → templates in order of preference."""
-    from tenantdl.compile.kernels import concat, conv, elementwise, pool
+    from tenantdl.compile.kernels import concat, conv, elementwise, pool, view
 
     table: dict[str, tuple[Template, ...]] = {}
-    for family in (conv, pool, concat, elementwise):
+    for family in (conv, pool, concat, view, elementwise):
         for op, template in family.TEMPLATES.items():
             table[op] = (*table.get(op, ()), template)
     return table

@@ -1,0 +1,101 @@
+"""Row-major outputs: applying a program to vectors along rows, partial vectors, even splits.
+
+Vectors run along the last dimension. A partial last vector is cut into pieces whose lengths are
+powers of two: nothing past the end of a row is read or written, on any instruction set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tvm import tirx
+
+from tenantdl.compile.kernels.conv_direct import even_runs
+from tenantdl.compile.kernels.emit import Emitter, Index, Value
+from tenantdl.compile.kernels.epilogue import Program
+from tenantdl.compile.kernels.vmath import VectorMath
+
+
+class RowProgram:
+    """A program over [rows][columns], with the parameters that it reads.
+
+    Declares them when made: after the kernel's own inputs, before its output. "full" operands have
+    the output's shape, "channel" operands one value a column.
+    """
+
+    def __init__(self, e: Emitter, program: Program, shape: tuple[int, int]) -> None:
+        self._e, self._program = e, program
+        self._buffers = [
+            e.param(f"operand{i}", shape if operand.access == "full" else shape[1:])
+            for i, operand in enumerate(program.parameters)
+        ]
+
+    def store(self, out: Any, row: Index, column: Index, value: Value, count: int) -> None:
+        """Store the program's result for the first `count` lanes of `value` at (row, column)."""
+        for start, lanes in pieces(count, self._e.lanes):
+            piece = part(self._e, value, start, lanes)
+            math = VectorMath(self._e, lanes)
+            result = self._apply(math, row, column + start, piece, lanes)
+            self._e.store(out, (row, column + start), result, lanes)
+
+    def _apply(
+        self, math: VectorMath, row: Index, column: Index, value: Value, lanes: int
+    ) -> Value:
+        def load(i: int) -> Value:
+            full = self._program.parameters[i].access == "full"
+            index = (row, column) if full else (column,)
+            return self._e.load(self._buffers[i], index, lanes)
+
+        return self._program.apply(math, value, load)
+
+
+def pieces(count: int, lanes: int) -> list[tuple[int, int]]:
+    """`count` elements as (start, length) of vectors: whole ones, then falling powers of two."""
+    cut, start, length = [], 0, lanes
+    while start < count:
+        while start + length <= count:
+            cut.append((start, length))
+            start += length
+        length //= 2
+    return cut
+
+
+def part(e: Emitter, value: Value, start: int, lanes: int) -> Value:
+    """Lanes [start, start + lanes) of a vector."""
+    if (start, lanes) == (0, e.lanes):
+        return value
+    return e.bind(tirx.Shuffle([e.bind(value)], list(range(start, start + lanes))))
+
+
+def cases(e: Emitter, number: Index, extent: int, size_max: int) -> Iterator[tuple[Index, int]]:
+    """Bodies for part `number` of `extent` cut evenly: (first element, static size) each.
+
+    The sizes differ by one at most, so there are one or two bodies; the second is emitted in the
+    other branch of an `if`.
+    """
+    runs = even_runs(extent, size_max)
+    if len(runs) == 1:
+        yield number * runs[0].size, runs[0].size
+        return
+    first, second = runs
+    with e.branches(number < first.count) as (then, other):
+        with then:
+            yield number * first.size, first.size
+        with other:
+            yield (number - first.count) * second.size + second.start, second.size
+
+
+def loops(e: Emitter, extent: int, size_max: int) -> Iterator[tuple[Index, int]]:
+    """Serial loops over `extent` cut evenly: (first element, static size) in each body."""
+    for run in even_runs(extent, size_max):
+        with e.serial(run.count) as i:
+            yield i * run.size + run.start, run.size
+
+
+def flat(shape: Sequence[int]) -> tuple[int, int]:
+    """`shape` as [rows][columns]: everything before the last dimension, and that."""
+    rows = 1
+    for extent in shape[:-1]:
+        rows *= extent
+    return rows, shape[-1]

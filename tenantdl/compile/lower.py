@@ -1,0 +1,75 @@
+"""Graph → program: groups in order, each through its template, runs of the rest generically."""
+
+from __future__ import annotations
+
+from tenantdl.compile.context import Context
+from tenantdl.compile.fusion import plan_groups
+from tenantdl.compile.graph import Graph, Node
+from tenantdl.compile.kernels.convert import copy_kernel
+from tenantdl.compile.kernels.layout import NO_BORDER
+from tenantdl.compile.memory import resolve
+from tenantdl.compile.operator import Program
+from tenantdl.compile.target import CpuTarget
+
+
+def lower(graph: Graph, target: CpuTarget, cores: int) -> Program:
+    """Operators and buffers for `graph` on `target`, schedules chosen for `cores` cores.
+
+    Raises UserError naming the node that nothing can run.
+    """
+    context = Context(graph, target, cores, {})
+    planned = plan_groups(context)
+    _inherit_borders(context)
+    pending: list[Node] = []
+    for entry in planned:
+        if entry.template is None:
+            pending.append(entry.group.anchor)
+            continue
+        _flush(context, pending)
+        entry.template.lower(context, entry.group)
+    _flush(context, pending)
+    _finish_outputs(context)
+    return context.program
+
+
+def _inherit_borders(context: Context) -> None:
+    """A value inside a concatenation has the border of the whole, which serves all readers."""
+    for value in context.placements:
+        root = value
+        while root in context.placements:
+            root = context.placements[root][0]
+        border = context.borders.get(value, NO_BORDER)
+        context.borders[root] = context.borders.get(root, NO_BORDER).union(border)
+
+
+def _flush(context: Context, pending: list[Node]) -> None:
+    """Lower a run of consecutive nodes that no template took, so that they fuse."""
+    if not pending:
+        return
+    from tenantdl.compile.generic import lower_generic
+
+    nodes = list(pending)
+    pending.clear()
+    for node in nodes:
+        for name in node.inputs:
+            if name and (name in context.graph.inputs or context.has_value(name)):
+                context.plain(name)
+    lowered = lower_generic(context.graph, nodes)
+    context.adopt(lowered)
+
+
+def _finish_outputs(context: Context) -> None:
+    """Every output gets row-major storage of its own in the arena."""
+    taken: set[str] = set(context.graph.inputs)
+    for position, value in enumerate(context.graph.outputs):
+        name = context.plain(value)
+        root, _ = resolve(context.program, name)
+        if root in context.program.constants or root in taken or name != value:
+            kind = context.type(value)
+            copy = f"{value}#output{position}"
+            context.declare(copy, kind)
+            kernel = copy_kernel(kind.shape, kind.dtype)
+            context.emit(f"copy {value}", "layout", kernel, (name, copy))
+            name = copy
+        taken.add(resolve(context.program, name)[0])
+        context.program.outputs[position] = name

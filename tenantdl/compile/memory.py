@@ -1,0 +1,153 @@
+"""The memory plan: where every buffer lies in the arena or in the weights file.
+
+Lifetimes run from the first write to the last read, in operator order. Buffers are placed largest
+first, each at the lowest offset that no living neighbour holds. Buffers with zero borders share
+storage only with their like: a border that somebody else wrote would have to be cleared again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tenantdl.bundle.manifest import ALIGNMENT
+from tenantdl.compile.operator import Buffer, Program
+
+
+@dataclass(slots=True)
+class _Slot:
+    """Storage of one buffer, or of several alike ones with zero borders that never live at once."""
+
+    nbytes: int
+    spans: list[tuple[int, int]]
+    offset: int = 0
+    exclusive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Byte offsets of every buffer of the program; constants count in the weights file."""
+
+    arena: dict[str, int]
+    arena_bytes: int
+    weights: dict[str, int]
+    weights_bytes: int
+
+
+def plan_memory(program: Program) -> MemoryPlan:
+    """Place all buffers that the program's operators, inputs and outputs use."""
+    spans = _lifetimes(program)
+    slots: list[_Slot] = []
+    slot_of: dict[str, _Slot] = {}
+    alike: dict[tuple[object, ...], list[_Slot]] = {}
+    for name in sorted(spans, key=lambda n: (-_nbytes(program.buffers[n]), spans[n], n)):
+        buffer = program.buffers[name]
+        if buffer.zeros:
+            pool = alike.setdefault((buffer.shape, buffer.dtype, buffer.zeros), [])
+            slot = next((s for s in pool if not _overlaps(s.spans, spans[name])), None)
+            if slot is None:
+                slot = _Slot(_nbytes(buffer), [], exclusive=True)
+                pool.append(slot)
+                slots.append(slot)
+            slot.spans.append(spans[name])
+        else:
+            slot = _Slot(_nbytes(buffer), [spans[name]])
+            slots.append(slot)
+        slot_of[name] = slot
+    total = _place(slots)
+    arena = {name: slot.offset for name, slot in slot_of.items()}
+    for name, buffer in program.buffers.items():
+        root, offset = resolve(program, name)
+        if root in arena and name not in arena:
+            arena[name] = arena[root] + offset
+    weights, weights_bytes = _place_constants(program)
+    return MemoryPlan(arena, total, weights, weights_bytes)
+
+
+def resolve(program: Program, name: str) -> tuple[str, int]:
+    """The root buffer behind a chain of views, and the byte offset into it."""
+    offset = 0
+    buffer = program.buffers[name]
+    while buffer.base is not None:
+        offset += buffer.offset * np.dtype(buffer.dtype).itemsize
+        name = buffer.base
+        buffer = program.buffers[name]
+    return name, offset
+
+
+def _lifetimes(program: Program) -> dict[str, tuple[int, int]]:
+    """Root buffer → (first, last) operator that touches it. Constants are not among them."""
+    spans: dict[str, tuple[int, int]] = {}
+
+    def touch(name: str, at: int) -> None:
+        root, _ = resolve(program, name)
+        if root in program.constants:
+            return
+        first, last = spans.get(root, (at, at))
+        spans[root] = (min(first, at), max(last, at))
+
+    for name in program.inputs:
+        touch(name, -1)
+    for position, operator in enumerate(program.operators):
+        for name in operator.args:
+            touch(name, position)
+    for name in program.outputs:
+        touch(name, len(program.operators))
+    return spans
+
+
+def _overlaps(taken: list[tuple[int, int]], span: tuple[int, int]) -> bool:
+    return any(span[0] <= last and first <= span[1] for first, last in taken)
+
+
+def _place(slots: list[_Slot]) -> int:
+    """Assign offsets; exclusive slots live for ever. Returns the arena's size."""
+    placed: list[_Slot] = []
+    total = 0
+    for slot in slots:
+        rivals = sorted(
+            (
+                other
+                for other in placed
+                if slot.exclusive
+                or other.exclusive
+                or any(_overlaps(other.spans, span) for span in slot.spans)
+            ),
+            key=lambda other: other.offset,
+        )
+        offset = 0
+        for other in rivals:
+            if offset + slot.nbytes <= other.offset:
+                break
+            offset = max(offset, _align(other.offset + other.nbytes))
+        slot.offset = offset
+        placed.append(slot)
+        total = max(total, offset + slot.nbytes)
+    return _align(total)
+
+
+def _place_constants(program: Program) -> tuple[dict[str, int], int]:
+    """Constants in the order of their first use, so that prefetching runs ahead usefully."""
+    offsets: dict[str, int] = {}
+    end = 0
+    for operator in program.operators:
+        for name in operator.args:
+            root, _ = resolve(program, name)
+            if root in program.constants and root not in offsets:
+                offsets[root] = end
+                end = _align(end + program.constants[root].nbytes)
+    for name in program.buffers:
+        root, offset = resolve(program, name)
+        if root in offsets and name not in offsets:
+            offsets[name] = offsets[root] + offset
+    return offsets, end
+
+
+def _nbytes(buffer: Buffer) -> int:
+    size = int(np.prod(buffer.shape, dtype=np.int64)) * np.dtype(buffer.dtype).itemsize
+    return max(size, 1)
+
+
+def _align(offset: int) -> int:
+    return -(-offset // ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,298 @@
+"""ONNX model → bundle: frontend, rewrites, lowering, memory plan, library, weights, segments.
+
+    load_graph ─▶ rewrite ─▶ lower ─▶ plan_memory ─▶ build_library ─▶ measure, cut ─▶ manifest
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from tenantdl.bundle.load import load_bundle
+from tenantdl.bundle.manifest import (
+    FORMAT,
+    LIBRARY,
+    MANIFEST,
+    WEIGHTS,
+    Argument,
+    Call,
+    Manifest,
+    Plan,
+    Target,
+    Tensor,
+)
+from tenantdl.compile.build import build_library
+from tenantdl.compile.frontend import load_graph
+from tenantdl.compile.graph import Graph
+from tenantdl.compile.lower import lower
+from tenantdl.compile.memory import MemoryPlan, plan_memory
+from tenantdl.compile.operator import Operator, Program
+from tenantdl.compile.rewrite import rewrite
+from tenantdl.compile.segment import cut, estimate_ns, measure_ns
+from tenantdl.compile.target import CpuTarget, parse_target
+from tenantdl.errors import UserError
+from tenantdl.exec.cores import pin
+from tenantdl.exec.runner import Runner
+from tenantdl.machine import this_machine
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+Progress = Callable[[str, float], None]
+PHASES = ("import", "lower", "build", "weights", "measure")
+
+
+@dataclass(slots=True)
+class Summary:
+    """What came out of a compilation. Seconds are wall time a phase; `kinds` counts operators and
+    `flops_by_kind` floating-point operations a template ("generic": the fallback)."""
+
+    name: str
+    path: str
+    target: str
+    operators: int = 0
+    kernels: int = 0
+    segments: int = 0
+    flops: int = 0
+    weights_bytes: int = 0
+    arena_bytes: int = 0
+    library_bytes: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)
+    flops_by_kind: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    latency_ms: float | None = None
+
+    @property
+    def template_share(self) -> float:
+        """Share of the operators that templates cover."""
+        return 1 - self.kinds.get("generic", 0) / max(1, self.operators)
+
+
+def compile_model(
+    model: str | Path | ModelProto,
+    out: Path,
+    *,
+    name: str | None = None,
+    target: str = "native",
+    batch: int = 1,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    cores: Sequence[int] = (1, 2),
+    progress: Progress | None = None,
+) -> Summary:
+    """Compile `model` to a bundle, a folder at `out` (replaced if it is a bundle already).
+
+    Everything is written beside `out` and renamed at the end. Raises UserError naming what is
+    wrong with the model, the target or the place.
+    """
+    out = Path(out)
+    if name is None:
+        name = Path(model).stem if isinstance(model, str | Path) else out.stem
+    cpu = parse_target(target)
+    if not cores or any(count < 1 for count in cores):
+        raise UserError(f"core counts must be positive, not {list(cores)}")
+    summary = Summary(name, str(out), f"{cpu.arch}:{cpu.level.mcpu}")
+    phases = _Phases(summary, progress)
+    with _folder_beside(out) as folder:
+        with phases("import"):
+            graph = rewrite(load_graph(model, batch=batch, shapes=shapes))
+        with phases("lower"):
+            program = lower(graph, cpu, max(cores))
+            memory = plan_memory(program)
+        with phases("build"):
+            build_library((op.kernel for op in program.operators), cpu, folder / LIBRARY)
+        with phases("weights"):
+            _write_weights(program, memory, folder / WEIGHTS)
+        plan = _plan(graph, program, memory, batch)
+        manifest = _manifest(name, cpu, cores, plan, folder, _source(model))
+        with phases("measure"):
+            manifest = _with_segments(manifest, folder, cpu)
+        _describe(summary, manifest, program, folder)
+        manifest = msgspec.structs.replace(manifest, summary=asdict(summary))
+        _write_manifest(manifest, folder)
+    return summary
+
+
+class _Phases:
+    """Times phases and reports progress."""
+
+    def __init__(self, summary: Summary, progress: Progress | None) -> None:
+        self._summary, self._progress = summary, progress
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        if self._progress is not None:
+            self._progress(phase, PHASES.index(phase) / len(PHASES))
+        start = time.perf_counter()
+        yield
+        self._summary.seconds[phase] = time.perf_counter() - start
+        if self._progress is not None:
+            self._progress(phase, (PHASES.index(phase) + 1) / len(PHASES))
+
+
+@contextmanager
+def _folder_beside(out: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `out` if all goes well and vanishes if not."""
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise UserError("exists and is not a bundle", where=str(out))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", where=str(out)) from error
+    try:
+        yield folder
+        folder.chmod(0o755)
+        if out.exists():
+            aside = folder.with_name(folder.name + ".old")
+            os.rename(out, aside)
+            os.rename(folder, out)
+            shutil.rmtree(aside)
+        else:
+            os.rename(folder, out)
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", where=str(out)) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_weights(program: Program, memory: MemoryPlan, file: Path) -> None:
+    with file.open("wb") as stream:
+        for name, array in program.constants.items():
+            if name in memory.weights and array.nbytes:
+                stream.seek(memory.weights[name])
+                array.tofile(stream)
+        stream.truncate(memory.weights_bytes)
+
+
+def _plan(graph: Graph, program: Program, memory: MemoryPlan, batch: int) -> Plan:
+    """The static plan, segments still missing."""
+
+    def tensor(value: str, buffer: str) -> Tensor:
+        kind = graph.types[value]
+        return Tensor(value, kind.dtype, kind.shape, memory.arena[buffer])
+
+    pairs = zip(graph.outputs, program.outputs, strict=True)
+    return Plan(
+        batch=batch,
+        arena_bytes=memory.arena_bytes,
+        inputs=tuple(tensor(value, value) for value in graph.inputs),
+        outputs=tuple(tensor(value, buffer) for value, buffer in pairs),
+        calls=tuple(_call(operator, memory) for operator in program.operators),
+        segments=(),
+        cost_source="estimated",
+    )
+
+
+def _call(operator: Operator, memory: MemoryPlan) -> Call:
+    arguments = []
+    for name, parameter in zip(operator.args, operator.kernel.parameters(), strict=True):
+        in_weights = name in memory.weights
+        arguments.append(
+            Argument(
+                "weights" if in_weights else "arena",
+                memory.weights[name] if in_weights else memory.arena[name],
+                parameter.shape,
+                parameter.dtype,
+            )
+        )
+    nbytes = sum(
+        int(np.prod(a.shape, dtype=np.int64)) * np.dtype(a.dtype).itemsize for a in arguments
+    )
+    return Call(
+        operator.name,
+        operator.kind,
+        operator.kernel.key,
+        tuple(arguments),
+        operator.flops,
+        nbytes,
+    )
+
+
+def _manifest(
+    name: str,
+    cpu: CpuTarget,
+    cores: Sequence[int],
+    plan: Plan,
+    folder: Path,
+    source: str,
+) -> Manifest:
+    from tenantdl import __version__
+
+    digests = {}
+    for file in (LIBRARY, WEIGHTS):
+        with (folder / file).open("rb") as stream:
+            digests[file] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return Manifest(
+        format=FORMAT,
+        name=name,
+        created_by=f"tenantdl {__version__}",
+        source=source,
+        target=Target(cpu.arch, cpu.level.mcpu, cpu.level.features),
+        machine=this_machine().describe(),
+        cores=tuple(cores),
+        digests=digests,
+        plans=(plan,),
+        summary={},
+    )
+
+
+def _source(model: str | Path | ModelProto) -> str:
+    """SHA-256 of the ONNX file, or of the serialised model without its weights' bytes."""
+    if isinstance(model, str | Path):
+        with Path(model).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    return hashlib.sha256(model.graph.name.encode()).hexdigest()
+
+
+def _with_segments(manifest: Manifest, folder: Path, cpu: CpuTarget) -> Manifest:
+    """Cut the plan by measured operator times, or by estimates when it cannot run here."""
+    plan = manifest.plans[0]
+    costs = [estimate_ns(call) for call in plan.calls]
+    machine = this_machine()
+    runs_here = cpu.arch == machine.arch and set(cpu.level.features) <= machine.features
+    plan = msgspec.structs.replace(plan, segments=cut(costs))
+    manifest = msgspec.structs.replace(manifest, plans=(plan,))
+    _write_manifest(manifest, folder)
+    if not runs_here:
+        return manifest
+    affinity = os.sched_getaffinity(0)
+    pin(machine.cores[:1])
+    try:
+        costs = measure_ns(Runner(load_bundle(folder, verify=False)))
+    finally:
+        os.sched_setaffinity(0, affinity)
+    plan = msgspec.structs.replace(plan, segments=cut(costs), cost_source="measured")
+    return msgspec.structs.replace(manifest, plans=(plan,))
+
+
+def _write_manifest(manifest: Manifest, folder: Path) -> None:
+    (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+
+
+def _describe(summary: Summary, manifest: Manifest, program: Program, folder: Path) -> None:
+    plan = manifest.plans[0]
+    summary.operators = len(plan.calls)
+    summary.kernels = len({call.symbol for call in plan.calls})
+    summary.segments = len(plan.segments)
+    summary.flops = sum(call.flops for call in plan.calls)
+    summary.arena_bytes = plan.arena_bytes
+    summary.weights_bytes = (folder / WEIGHTS).stat().st_size
+    summary.library_bytes = (folder / LIBRARY).stat().st_size
+    summary.kinds = dict(Counter(call.kind for call in plan.calls))
+    for call in plan.calls:
+        total = summary.flops_by_kind.get(call.kind, 0)
+        summary.flops_by_kind[call.kind] = total + call.flops
+    if plan.cost_source == "measured":
+        summary.latency_ms = sum(segment.cost_ns for segment in plan.segments) / 1e6
