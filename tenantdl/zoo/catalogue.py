@@ -16,11 +16,15 @@ Kind = Literal["built", "filled", "packaged"]
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A model input. Dimensions that vary are named: "N" is the batch."""
+    """A model input. Dimensions that vary are named: "N" is the batch.
+
+    `fixed`: the value that a mode switch always has here; a compiler may bind it.
+    """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+    fixed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +45,8 @@ class Entry:
 
     @property
     def batch(self) -> int | None:
-        """The batch size the graph is fixed to; None where it is free."""
-        first = self.inputs[0].shape[0]
-        return first if isinstance(first, int) else None
+        """1 where the graph takes one request at a time; None where the batch is free."""
+        return None if self.inputs[0].shape[0] == "N" else 1
 
 
 def entries() -> tuple[Entry, ...]:
@@ -64,31 +67,162 @@ def entry(name: str) -> Entry:
     raise UserError(f"no such model; there are {', '.join(names())}", where=name)
 
 
-def _image(size: int, batch: int | str = "N", name: str = "image") -> tuple[Input, ...]:
-    return (Input(name, "float32", (batch, 3, size, size)),)
-
-
 _TOKENS = tuple(
     Input(name, "int64", ("N", "S")) for name in ("input_ids", "attention_mask", "token_type_ids")
 )
 _CLASSES = "image classification"
 _OURS = "Apache-2.0"
 
+
+def _image(size: int, batch: int | str = "N", name: str = "image") -> tuple[Input, ...]:
+    return (Input(name, "float32", (batch, 3, size, size)),)
+
+
+def _classifier(name: str, parameters: int, gflops: float, left_out: str = "softmax") -> Entry:
+    return Entry(
+        name, "built", _CLASSES, _image(224), parameters, gflops, _OURS, left_out=left_out
+    )
+
+
+def _light(model: str, parameters: int, gflops: float, input_name: str = "data_0") -> Entry:
+    name, inputs = f"light_{model}", _image(224, 1, input_name)
+    return Entry(
+        name, "filled", _CLASSES, inputs, parameters, gflops, "Apache-2.0", LIGHT[name], "weights"
+    )
+
+
 _BUILT = (
-    Entry("resnet50", "built", _CLASSES, _image(224), 25_530_472, 8.18, _OURS),
-    Entry("mobilenet_v2", "built", _CLASSES, _image(224), 3_487_886, 0.6, _OURS),
-    Entry("bert_large", "built", "question answering", _TOKENS, 334_000_000, 80, _OURS),
+    _classifier("resnet50", 0, 0),
+    _classifier("googlenet", 0, 0, "auxiliary heads, softmax"),
+    _classifier("efficientnet_b0", 0, 0),
+    _classifier("mobilenet_v2", 0, 0),
+    Entry(
+        "tiny_yolov2",
+        "built",
+        "object detection",
+        _image(416),
+        0,
+        0,
+        _OURS,
+        left_out="box decoding, non-maximum suppression",
+    ),
+    Entry(
+        "ssd_resnet34",
+        "built",
+        "object detection",
+        _image(300),
+        0,
+        0,
+        _OURS,
+        left_out="non-maximum suppression",
+    ),
+    Entry(
+        "bert_large",
+        "built",
+        "question answering",
+        _TOKENS,
+        0,
+        0,
+        _OURS,
+        left_out="tokenizer, answer search",
+    ),
     Entry(
         "minilm_l6",
         "built",
         "sentence embedding",
         _TOKENS,
-        22_000_000,
-        2.7,
+        0,
+        0,
         "Apache-2.0",
         MINILM_WEIGHTS,
         "tokenizer",
     ),
 )
 
-_ENTRIES = _BUILT
+_PACKAGED = (
+    Entry(
+        "ppocr_det",
+        "packaged",
+        "text detection",
+        (Input("x", "float32", ("N", 3, "H", "W")),),
+        0,
+        0,
+        "Apache-2.0",
+        OCR["ppocr_det"],
+        "boxes from the probability map",
+    ),
+    Entry(
+        "ppocr_rec",
+        "packaged",
+        "text recognition",
+        (Input("x", "float32", ("N", 3, 48, "W")),),
+        0,
+        0,
+        "Apache-2.0",
+        OCR["ppocr_rec"],
+        "CTC decoding",
+    ),
+    Entry(
+        "ppocr_cls",
+        "packaged",
+        "text direction",
+        (Input("x", "float32", ("N", 3, 48, 192)),),
+        0,
+        0,
+        "Apache-2.0",
+        OCR["ppocr_cls"],
+    ),
+    Entry(
+        "silero_vad_sequence",
+        "packaged",
+        "voice activity",
+        (
+            Input("input", "float32", ("S", 576)),
+            Input("h", "float32", (1, 1, 128)),
+            Input("c", "float32", (1, 1, 128)),
+        ),
+        0,
+        0,
+        "MIT",
+        SILERO["silero_vad_sequence"],
+    ),
+    Entry(
+        "silero_vad_ifless",
+        "packaged",
+        "voice activity",
+        (
+            Input("input", "float32", ("N", 576)),
+            Input("sr", "int64", (), fixed=16_000),
+            Input("state", "float32", (2, "N", 128)),
+        ),
+        0,
+        0,
+        "MIT",
+        SILERO["silero_vad_ifless"],
+    ),
+    Entry(
+        "magika",
+        "packaged",
+        "file type detection",
+        (Input("bytes", "int32", ("N", 2048)),),
+        0,
+        0,
+        "Apache-2.0",
+        MAGIKA,
+        "thresholds of the labels",
+    ),
+)
+
+_FILLED = (
+    _light("resnet50", 0, 0, "gpu_0/data_0"),
+    _light("inception_v1", 0, 0),
+    _light("inception_v2", 0, 0),
+    _light("densenet121", 0, 0),
+    _light("shufflenet", 0, 0, "gpu_0/data_0"),
+    _light("squeezenet", 0, 0),
+    _light("vgg19", 0, 0),
+    _light("bvlc_alexnet", 0, 0),
+    _light("zfnet512", 0, 0, "gpu_0/data_0"),
+)
+
+_ENTRIES = _BUILT + _PACKAGED + _FILLED

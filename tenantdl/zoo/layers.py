@@ -12,7 +12,8 @@ Weights go straight into the model's protobuf: BERT-large's 1.3 GB are never hel
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,37 @@ OPSET = 18
 IR_VERSION = 8
 BATCH = "N"
 
-# Standard deviation of f(x) for x ~ Normal(0, 1): what one activation makes of unit variance.
-_ACTIVATION_STD = {"Relu": 0.584, "Clip": 0.583, "LeakyRelu": 0.595, "Silu": 0.559}
-_POOLED_STD = 1.0  # global averages keep what differs from channel to channel
-_GATE = 0.5  # what a sigmoid gate lets through on average
+_POOLED_STD = 0.6  # of a global average, relative to the map: what differs between channels
+_DEPTHWISE_NOISE = 0.5  # of a depthwise filter; the rest is its middle tap, as in trained ones
+_SKEW = 1.35  # behind one activation values are skewed, so that a second one lets more through
+_GATE = 0.5  # what a sigmoid gate lets through
+
+
+def filters(
+    rng: np.random.Generator, shape: Sequence[int], std: float, *, centred: bool
+) -> Array:
+    """Weights [out, in, ...], float32, that turn inputs of deviation `std` into unit variance.
+
+    `centred`: each filter sums to zero, so that a mean common to all inputs does not pass.
+    """
+    values = rng.standard_normal(tuple(shape), dtype=np.float32)
+    if centred:
+        values -= values.mean(axis=tuple(range(1, len(shape))), keepdims=True)
+    values *= np.float32(1.0 / (std * math.sqrt(math.prod(shape[1:]))))
+    return values
+
+
+def moments(f: Callable[[Array], Array], mean: float, std: float) -> tuple[float, float]:
+    """Mean and standard deviation of f(x) for x ~ Normal(mean, std²), by Gauss-Hermite."""
+    points, weights = np.polynomial.hermite_e.hermegauss(63)
+    values, weights = f(mean + std * points), weights / weights.sum()
+    first = float(weights @ values)
+    return first, math.sqrt(float(weights @ (values - first) ** 2))
+
+
+def relu(x: Array) -> Array:
+    """max(x, 0)."""
+    return np.maximum(x, 0)
 
 
 class Net:
@@ -44,6 +72,7 @@ class Net:
         self.prefix = ""
         self.inputs: list[str] = []
         self.channels: dict[str, int] = {}
+        self.mean: defaultdict[str, float] = defaultdict(float)
         self.std: dict[str, float] = {}
         self._names: set[str] = set()
         self.model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="tenantdl.zoo")
@@ -83,6 +112,7 @@ class Net:
         self.model.graph.node.append(helper.make_node(kind, inputs, [output], label, **attrs))
         if inputs and inputs[0] in self.std:
             self.std[output] = self.std[inputs[0]]
+            self.mean[output] = self.mean[inputs[0]]
         if inputs and inputs[0] in self.channels:
             self.channels[output] = self.channels[inputs[0]]
         return output
@@ -103,18 +133,24 @@ class Net:
         stride: int = 1,
         groups: int = 1,
         pad: int | None = None,
+        gain: float = 1.0,
     ) -> str:
         """Convolution with bias, batch norm folded in: x [N,C,H,W] → [N,`channels`,H',W'].
 
-        `pad` is symmetric; None keeps the size at stride 1 (odd kernels).
+        `pad` is symmetric; None keeps the size at stride 1 (odd kernels). `gain` is the output's
+        deviation.
         """
         pad = kernel // 2 if pad is None else pad
-        inputs = self.channels[x] // groups
-        fan_in = inputs * kernel * kernel
-        weight = self.normal((channels, inputs, kernel, kernel), 1.0)
-        if groups == 1 and x not in self.inputs:  # inputs have zero mean already
-            weight -= weight.mean(axis=(1, 2, 3), keepdims=True)
-        weight *= np.float32(1.0 / (self.std[x] * math.sqrt(fan_in)))
+        shape = (channels, self.channels[x] // groups, kernel, kernel)
+        centred = groups == 1 and x not in self.inputs  # inputs have zero mean already
+        weight = filters(self.rng, shape, self.std[x] / gain, centred=centred)
+        mean = 0.0
+        if groups == channels:
+            middle = math.sqrt(1 - _DEPTHWISE_NOISE**2) * gain / self.std[x]
+            weight *= np.float32(_DEPTHWISE_NOISE)
+            weight[:, :, kernel // 2, kernel // 2] += np.float32(middle)
+            mean = middle * self.mean[x]
+            gain *= _SKEW
         y = self.op(
             "Conv",
             x,
@@ -126,53 +162,54 @@ class Net:
             group=groups,
             dilations=[1, 1],
         )
-        self.channels[y], self.std[y] = channels, 1.0
+        self.channels[y], self.mean[y], self.std[y] = channels, mean, gain
         return y
 
     def dense(self, x: str, width: int, name: str) -> str:
         """Fully connected layer as Gemm: x [N,C] → [N,`width`]."""
-        inputs = self.channels[x]
-        weight = self.normal((width, inputs), 1.0)
-        weight -= weight.mean(axis=1, keepdims=True)
-        weight *= np.float32(1.0 / (self.std[x] * math.sqrt(inputs)))
+        weight = filters(self.rng, (width, self.channels[x]), self.std[x], centred=True)
         bias = self.constant(f"{name}.bias", self.normal((width,), 0.1))
         y = self.op("Gemm", x, self.constant(f"{name}.weight", weight), bias, transB=1)
-        self.channels[y], self.std[y] = width, 1.0
+        self.channels[y], self.mean[y], self.std[y] = width, 0.0, 1.0
         return y
 
-    def activation(self, kind: str, x: str, **attrs: Any) -> str:
-        """Relu or LeakyRelu, with their attributes."""
-        y = self.op(kind, x, **attrs)
-        self.std[y] = self.std[x] * _ACTIVATION_STD[kind]
+    def leaky_relu(self, x: str, alpha: float) -> str:
+        """x where it is positive, `alpha` · x elsewhere."""
+        y = self.op("LeakyRelu", x, alpha=alpha)
+        self.std[y] = self.std[x] * _ACTIVATION_STD["LeakyRelu"]
         return y
 
     def relu(self, x: str) -> str:
         """max(x, 0)."""
-        return self.activation("Relu", x)
+        return self._activated(x, self.op("Relu", x), relu)
+
+    def leaky_relu(self, x: str, alpha: float) -> str:
+        """x where it is positive, `alpha` · x elsewhere."""
+        y = self.op("LeakyRelu", x, alpha=alpha)
+        return self._activated(x, y, lambda v: np.maximum(v, alpha * v))
 
     def relu6(self, x: str) -> str:
         """min(max(x, 0), 6) as Clip, bounds as inputs."""
-        bounds = (self.scalar("zero", 0.0), self.scalar("six", 6.0))
-        y = self.op("Clip", x, *bounds)
-        self.std[y] = self.std[x] * _ACTIVATION_STD["Clip"]
-        return y
+        y = self.op("Clip", x, self.scalar("zero", 0.0), self.scalar("six", 6.0))
+        return self._activated(x, y, lambda v: np.clip(v, 0, 6))
 
     def silu(self, x: str) -> str:
         """x · sigmoid(x) as Sigmoid and Mul (swish)."""
         y = self.op("Mul", x, self.op("Sigmoid", x))
-        self.std[y] = self.std[x] * _ACTIVATION_STD["Silu"]
-        return y
+        return self._activated(x, y, lambda v: v / (1 + np.exp(-v)))
 
     def gate(self, x: str, logits: str) -> str:
         """x · sigmoid(logits), the latter broadcast over the map (squeeze and excitation)."""
         y = self.op("Mul", self.op("Sigmoid", logits), x)
-        self.channels[y], self.std[y] = self.channels[x], self.std[x] * _GATE
+        self.channels[y] = self.channels[x]
+        self.mean[y], self.std[y] = self.mean[x] * _GATE, self.std[x] * _GATE
         return y
 
     def add(self, x: str, y: str) -> str:
         """Residual sum."""
         z = self.op("Add", x, y)
         self.std[z] = math.hypot(self.std[x], self.std[y])
+        self.mean[z] = self.mean[x] + self.mean[y]
         return z
 
     def concat(self, values: Sequence[str]) -> str:
@@ -203,6 +240,11 @@ class Net:
     def ints(self, name: str, *values: int) -> str:
         """An int64 vector: shapes, axes, bounds of slices."""
         return self.constant(name, np.array(values, dtype=np.int64))
+
+    def _activated(self, x: str, y: str, f: Callable[[Array], Array]) -> str:
+        """Note what `f` makes of x's moments."""
+        self.mean[y], self.std[y] = moments(f, self.mean[x], self.std[x])
+        return y
 
     def _unique(self, name: str) -> str:
         count, unique = 0, name

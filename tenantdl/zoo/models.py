@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 # Modules are named, not imported: listing the zoo must not need onnx.
 _BUILDERS = {
     "resnet50": "resnet",
+    "googlenet": "googlenet",
+    "efficientnet_b0": "efficientnet",
     "mobilenet_v2": "mobilenet",
+    "tiny_yolov2": "yolo",
+    "ssd_resnet34": "ssd",
     "bert_large": "bert",
     "minilm_l6": "bert",
 }
