@@ -20,7 +20,7 @@ def compiled(manifest: Manifest, folder: Path) -> None:
     """The summary after compiling: size of the work, coverage by kernels, time by phase."""
     _facts(manifest, folder)
     _coverage(manifest.plans[0])
-    phases = manifest.summary.get("phases_s")
+    phases = manifest.summary.get("seconds")
     if isinstance(phases, dict):
         total = sum(phases.values())
         rows = [(name, f"{seconds:.2f}") for name, seconds in phases.items()]

@@ -68,7 +68,7 @@ def manifest() -> Manifest:
         cores=(1, 2),
         digests={},
         plans=(plan,),
-        summary={"phases_s": {"frontend": 1.25, "kernels": 2.5}},
+        summary={"seconds": {"frontend": 1.25, "kernels": 2.5}},
     )
 
 
