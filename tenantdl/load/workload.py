@@ -1,0 +1,240 @@
+"""The workload: one TOML file that says who is served, how fast, on which cores. The only config.
+
+`tenantdl serve` reads the machine, server, scheduler and tenants; `tenantdl bench qos` also the
+load. Units are in the names: milliseconds, seconds, requests a second. Paths are relative to the
+file. Unknown keys are errors that name the nearest known one.
+
+    bundles = "../out/bundles"
+
+    [load]
+    rate = 40                 # requests a second, all tenants together
+
+    [[tenant]]
+    name = "search"
+    bundle = "minilm_l6.bundle"
+    qos_ms = 120
+    share = 0.25              # of the rate; or rate = 10
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from tenantdl.errors import UserError
+from tenantdl.ids import CoreId
+from tenantdl.load.arrivals import ARRIVALS
+from tenantdl.sched.policies import POLICIES
+
+WORKLOAD_BYTES_MAX = 1024**2
+
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1, le=65536)]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class MachineSection(_Section, frozen=True):
+    """`cores`: which to serve on (default: all usable). `lanes`: how they are grouped, a process
+    each (default: a lane for every core)."""
+
+    cores: tuple[Annotated[int, Meta(ge=0)], ...] = ()
+    lanes: tuple[tuple[Annotated[int, Meta(ge=0)], ...], ...] = ()
+
+
+class ServerSection(_Section, frozen=True):
+    """Where to listen (loopback unless told otherwise; port 0: any free one). `body_mb_max`: bytes
+    of requests being read at once, in all. `journal_mb_max`: where the journal stops."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    connections_max: Count = 1024
+    body_mb_max: Positive = 256
+    journal_mb_max: Positive = 256
+
+
+class SchedulerSection(_Section, frozen=True):
+    """`block_ms`: how long a block should run. `refuse_infeasible`: refuse at arrival what cannot
+    be in time. `hang_s`: a lane silent for so long in one block is killed and restarted."""
+
+    policy: str = "edf"
+    block_ms: Annotated[float, Meta(gt=0, le=100)] = 1.5
+    blocks_max: Annotated[int, Meta(ge=1, le=48)] = 16
+    refuse_infeasible: bool = False
+    hang_s: Positive = 5.0
+
+
+class LoadSection(_Section, frozen=True):
+    """What the bench drives. `burstiness`: coefficient of variation of gamma gaps. `trace`: a file
+    of arrival times in seconds, one a line. `in_flight_max`: the client drops what is beyond."""
+
+    rate: Positive = 10.0
+    arrivals: str = "poisson"
+    burstiness: Positive = 2.0
+    trace: str | None = None
+    duration_s: Positive = 30.0
+    seed: Annotated[int, Meta(ge=0)] = 1
+    in_flight_max: Count = 512
+
+
+class TenantSection(_Section, frozen=True):
+    """One tenant. `bundle`: its model. `model`: the name it is served under (default: the
+    bundle's). `share` of the load's rate, or its own `rate`. Lower `priority` goes first.
+    `queue_max`: requests inside at once; `arenas`: of them under way at once; `timeout_ms`: after
+    so long an unfinished request is refused (default: 10 times its QoS, at least 1 s). `inputs`:
+    an .npz for the load (default: seeded random)."""
+
+    name: Name
+    bundle: str
+    qos_ms: Positive
+    model: Name | None = None
+    share: Positive | UnsetType = UNSET
+    rate: Positive | UnsetType = UNSET
+    priority: Annotated[int, Meta(ge=0, le=100)] = 1
+    queue_max: Count = 64
+    arenas: Annotated[int, Meta(ge=1, le=64)] = 4
+    timeout_ms: Positive | None = None
+    inputs: str | None = None
+
+
+class Workload(_Section, frozen=True):
+    """A checked workload file. `format` is always 1."""
+
+    tenant: Annotated[tuple[TenantSection, ...], Meta(min_length=1, max_length=256)]
+    format: Literal[1] = 1
+    name: str = "workload"
+    bundles: str = "."
+    machine: MachineSection = MachineSection()
+    server: ServerSection = ServerSection()
+    scheduler: SchedulerSection = SchedulerSection()
+    load: LoadSection = LoadSection()
+
+    def bundle_path(self, tenant: TenantSection) -> Path:
+        """Where the tenant's bundle is; `load_workload` has made `bundles` absolute."""
+        return Path(self.bundles) / tenant.bundle
+
+    def rates(self, rate: float | None = None) -> dict[str, float]:
+        """Requests a second of every tenant, where `rate` (default: the file's) is shared out
+        among those without a rate of their own, by `share` (default 1)."""
+        total = self.load.rate if rate is None else rate
+        fixed = {t.name: t.rate for t in self.tenant if not isinstance(t.rate, UnsetType)}
+        shares = {t.name: _share(t) for t in self.tenant if t.name not in fixed}
+        whole = sum(shares.values())
+        return {
+            t.name: fixed[t.name] if t.name in fixed else total * shares[t.name] / whole
+            for t in self.tenant
+        }
+
+    def lane_cores(self, usable: tuple[CoreId, ...]) -> tuple[tuple[CoreId, ...], ...]:
+        """The core group of every lane. Raises UserError for a core that is not `usable`."""
+        cores = tuple(CoreId(core) for core in self.machine.cores) or usable
+        groups = tuple(tuple(CoreId(core) for core in lane) for lane in self.machine.lanes)
+        groups = groups or tuple((core,) for core in cores)
+        taken = [core for group in groups for core in group]
+        for core in taken:
+            if core not in usable:
+                raise UserError(f"core {core} is not usable here; usable: {list(usable)}")
+            if core not in cores or taken.count(core) > 1:
+                raise UserError(f"core {core} of a lane is not in cores, or in two lanes")
+        return groups
+
+
+def _share(tenant: TenantSection) -> float:
+    return 1.0 if isinstance(tenant.share, UnsetType) else tenant.share
+
+
+def load_workload(path: str | Path) -> Workload:
+    """Read a workload file. Raises UserError with the file and the key."""
+    file = Path(path)
+    try:
+        if file.stat().st_size > WORKLOAD_BYTES_MAX:
+            raise UserError("workload is too large", where=str(file))
+        workload = parse_workload(file.read_bytes(), where=str(file))
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", where=str(file)) from error
+    folder = file.resolve().parent
+    trace = workload.load.trace
+    return msgspec.structs.replace(
+        workload,
+        bundles=str(folder / workload.bundles),
+        load=msgspec.structs.replace(workload.load, trace=trace and str(folder / trace)),
+        tenant=tuple(
+            msgspec.structs.replace(t, inputs=t.inputs and str(folder / t.inputs))
+            for t in workload.tenant
+        ),
+    )
+
+
+def parse_workload(text: bytes | str, where: str = "workload") -> Workload:
+    """Check a workload's TOML; paths stay as they are. Raises UserError."""
+    try:
+        workload = msgspec.toml.decode(text, type=Workload)
+    except msgspec.ValidationError as error:
+        raise UserError(_explain(str(error)), where=where) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"not TOML: {error}", where=where) from error
+    _check(workload, where)
+    return workload
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of the workload file, for editors."""
+    return msgspec.json.schema(Workload)
+
+
+def _check(workload: Workload, where: str) -> None:
+    names = [tenant.name for tenant in workload.tenant]
+    for index, tenant in enumerate(workload.tenant):
+        key = f"tenant[{index}]"
+        if names.index(tenant.name) != index:
+            raise UserError(f"{key}.name: {tenant.name!r} is there twice", where=where)
+        if not isinstance(tenant.rate, UnsetType) and not isinstance(tenant.share, UnsetType):
+            raise UserError(f"{key}: give rate or share, not both", where=where)
+        if tenant.arenas > tenant.queue_max:
+            raise UserError(f"{key}.arenas: more than queue_max is no use", where=where)
+    _known("scheduler.policy", workload.scheduler.policy, sorted(POLICIES), where)
+    _known("load.arrivals", workload.load.arrivals, sorted(ARRIVALS), where)
+    if (workload.load.arrivals == "trace") != (workload.load.trace is not None):
+        raise UserError('load.trace: a file, if and only if arrivals = "trace"', where=where)
+
+
+def _known(key: str, value: str, known: list[str], where: str) -> None:
+    if value not in known:
+        raise UserError(f"{key}: {value!r} is unknown{_nearest(value, known)}", where=where)
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+_AT = re.compile(r" - at `\$\.?(.*)`$")
+_UNKNOWN = re.compile(r"unknown field `(.*?)`")
+_SECTIONS = {
+    name: kind
+    for name, kind in get_type_hints(Workload).items()
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+}
+
+
+def _explain(message: str) -> str:
+    """msgspec's message with our words: the key first, a misspelt one with the nearest known."""
+    place = _AT.search(message)
+    path = place.group(1) if place else ""
+    text = _AT.sub("", message).replace("`", "")
+    unknown = _UNKNOWN.search(message)
+    if not unknown:
+        return f"{path}: {text[:1].lower()}{text[1:]}" if path else text
+    section = path.partition("[")[0]
+    kind = TenantSection if section == "tenant" else _SECTIONS.get(section, Workload)
+    known = [field.name for field in msgspec.structs.fields(kind)]
+    key = ".".join(part for part in (path, unknown.group(1)) if part)
+    return f"{key}: unknown key{_nearest(unknown.group(1), known)}"
