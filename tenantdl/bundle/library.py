@@ -15,8 +15,8 @@ from typing import Any
 from tenantdl.errors import UserError
 from tenantdl.machine import usable_cores
 
-# Idle pool workers spin this many rounds (about 1 ms) before they sleep. TVM's default burns 72 ms of
-# CPU after every parallel loop; 0 makes every launch a wake-up of 22 us and more.
+# Idle pool workers spin this many rounds (about 1 ms) before they sleep. TVM's default burns 72 ms
+# of CPU after every parallel loop; 0 makes every launch a wake-up of 22 us and more.
 SPIN_COUNT = 2000
 
 

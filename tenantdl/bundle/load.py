@@ -38,8 +38,8 @@ ARENA_BYTES_MAX = 64 * 1024**3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedBundle:
-    """A verified bundle. `library[symbol]` is a kernel; `weights` are the bytes of weights.bin, mapped
-    read-only and shared with every process that maps them (writing to them is a fault)."""
+    """A verified bundle. `library[symbol]` is a kernel; `weights` are the bytes of weights.bin,
+    mapped read-only and shared with every process that maps them (writing is a fault)."""
 
     path: Path
     manifest: Manifest
@@ -109,12 +109,15 @@ def _check_machine(manifest: Manifest, folder: Path) -> None:
 def _check_digests(manifest: Manifest, folder: Path, *, with_weights: bool) -> None:
     names = [LIBRARY, WEIGHTS] if with_weights else [LIBRARY]
     with ThreadPoolExecutor(len(names)) as pool:
-        for name, digest in zip(names, pool.map(lambda n: _digest(folder / n), names), strict=True):
+        for name, digest in zip(
+            names, pool.map(lambda n: file_digest(folder / n), names), strict=True
+        ):
             if manifest.digests.get(name) != digest:
                 raise UserError("digest differs from the manifest's", where=str(folder / name))
 
 
-def _digest(file: Path) -> str:
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file, hexadecimal. Raises UserError when it cannot be read."""
     digest = hashlib.sha256()
     buffer = bytearray(4 * 1024**2)
     view = memoryview(buffer)
@@ -135,7 +138,8 @@ def _map_weights(file: Path) -> tuple[NDArray[np.uint8], mmap.mmap | None]:
         mapping = mmap.mmap(stream.fileno(), size, prot=mmap.PROT_READ, flags=mmap.MAP_SHARED)
     address = np.frombuffer(mapping, np.uint8).ctypes.data
     # DLPack refuses arrays that say they are read-only; the pages themselves are.
-    return np.frombuffer((ctypes.c_ubyte * size).from_address(address), np.uint8), mapping
+    pages = (ctypes.c_ubyte * size).from_address(address)
+    return np.ctypeslib.as_array(pages), mapping
 
 
 def _check_plan(plan: Plan, weights_bytes: int, folder: Path) -> None:

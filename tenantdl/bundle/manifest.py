@@ -26,7 +26,7 @@ class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Argument(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A kernel argument: `space` says whether `offset` (bytes) counts in the arena or the weights."""
+    """A kernel argument: `offset` bytes into the arena or the weights, as `space` says."""
 
     space: Literal["arena", "weights"]
     offset: int
@@ -46,7 +46,7 @@ class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Calls [begin, end): the smallest schedulable run. `cost_ns`: measured or estimated, one core."""
+    """Calls [begin, end): the smallest schedulable run. `cost_ns`: on one core."""
 
     begin: int
     end: int

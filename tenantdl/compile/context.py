@@ -50,9 +50,7 @@ class Group:
 class Context:
     """State of one lowering. `forms[value]` is the form its producer writes."""
 
-    def __init__(
-        self, graph: Graph, target: CpuTarget, cores: int, forms: dict[str, Form]
-    ) -> None:
+    def __init__(self, graph: Graph, target: CpuTarget, cores: int, forms: dict[str, Form]) -> None:
         self.graph = graph
         self.target = target
         self.cores = cores
@@ -145,15 +143,15 @@ class Context:
         shape = self.type(value).shape
         batch, channels, *image = shape
         height, width = (1, image[0]) if len(image) == 1 else image
-        return Packed(
-            batch, channels, height, width, self.target.lanes, border, first_block, total
-        )
+        return Packed(batch, channels, height, width, self.target.lanes, border, first_block, total)
 
     def planar(self, value: str, layout: Planar) -> str:
         """Buffer with the row-major image inside a border of zeros."""
         key = f"{value}#planar{tuple(layout.shape)}"
         if key not in self.program.buffers:
-            self.program.buffers[key] = Buffer(layout.shape, "float32", zeros=f"planar {layout.border}")
+            self.program.buffers[key] = Buffer(
+                layout.shape, "float32", zeros=f"planar {layout.border}"
+            )
             kernel = pad_kernel(layout, self.type(value).shape)
             self.emit(f"pad {value}", "layout", kernel, (self.plain(value), key))
         return key

@@ -41,7 +41,10 @@ def plan_groups(context: Context) -> list[Planned]:
         if id(node) in taken:
             continue
         found = find(context, node)
-        template, form = found if found else (None, "plain")
+        template: Template | None = None
+        form: Form = "plain"
+        if found is not None:
+            template, form = found
         group = Group(node, node.outputs[0], [], [node])
         if template is not None and template.fuses:
             _absorb(context, group, form, consumers, taken)
@@ -135,10 +138,8 @@ def _access(context: Context, name: str, shape: tuple[int, ...], form: Form) -> 
         return "channel"
     if kind.shape == shape:
         return "full"
-    if form == "packed" and array is None and len(shape) == 4:
-        if kind.shape == (shape[0], shape[1], 1, 1):
-            return "image"
-    return None
+    gate = len(shape) == 4 and kind.shape == (shape[0], shape[1], 1, 1)
+    return "image" if form == "packed" and array is None and gate else None
 
 
 def _channel_vector(array: Array, shape: tuple[int, ...], form: Form) -> Array | None:

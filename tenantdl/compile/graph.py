@@ -1,4 +1,4 @@
-"""The graph between the ONNX frontend and the kernels: static shapes, constants apart, ONNX operators.
+"""The graph between frontend and kernels: ONNX operators, static shapes, constants apart.
 
 The frontend has folded constants, inlined functions and resolved control flow, so that a node is
 one ONNX operator on tensors whose shapes and dtypes are known. Semantics are those of ONNX at

@@ -57,8 +57,8 @@ class Buffer:
     """Physical storage of a value: row-major `shape` of `dtype`.
 
     `zeros` names the pattern of bytes that no operator writes and that must read as zero (borders);
-    such storage is shared only with buffers of the same shape and pattern. `base`, `offset`: a view that starts
-    `offset` elements into another buffer (concatenation in place, reshape).
+    such storage is shared only with buffers of the same shape and pattern. `base`, `offset`: a view
+    that starts `offset` elements into another buffer (concatenation in place, reshape).
     """
 
     shape: tuple[int, ...]
@@ -70,8 +70,8 @@ class Buffer:
 
 @dataclass(slots=True)
 class Lowered:
-    """What the generic schedule makes of a run of nodes: operators over row-major buffers. Values of
-    the graph keep their names; temporaries and constants have new ones."""
+    """What the generic schedule makes of a run of nodes: operators over row-major buffers. Values
+    of the graph keep their names; temporaries and constants have new ones."""
 
     operators: list[Operator] = field(default_factory=list)
     buffers: dict[str, Buffer] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class Lowered:
 
 @dataclass(slots=True)
 class Program:
-    """A lowered graph: operators in execution order over buffers; `constants` are packed weights."""
+    """A lowered graph: operators in execution order over buffers; `constants`: packed weights."""
 
     operators: list[Operator]
     buffers: dict[str, Buffer]

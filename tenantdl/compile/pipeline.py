@@ -1,6 +1,6 @@
 """ONNX model → bundle: frontend, rewrites, lowering, memory plan, library, weights, segments.
 
-    load_graph ─▶ rewrite ─▶ lower ─▶ plan_memory ─▶ build_library ─▶ measure, cut ─▶ manifest
+load_graph ─▶ rewrite ─▶ lower ─▶ plan_memory ─▶ build_library ─▶ measure, cut ─▶ manifest
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from tenantdl.bundle.load import load_bundle
+from tenantdl.bundle.load import file_digest, load_bundle
 from tenantdl.bundle.manifest import (
     FORMAT,
     LIBRARY,
@@ -230,10 +230,7 @@ def _manifest(
 ) -> Manifest:
     from tenantdl import __version__
 
-    digests = {}
-    for file in (LIBRARY, WEIGHTS):
-        with (folder / file).open("rb") as stream:
-            digests[file] = hashlib.file_digest(stream, "sha256").hexdigest()
+    digests = {file: file_digest(folder / file) for file in (LIBRARY, WEIGHTS)}
     return Manifest(
         format=FORMAT,
         name=name,
@@ -251,8 +248,7 @@ def _manifest(
 def _source(model: str | Path | ModelProto) -> str:
     """SHA-256 of the ONNX file, or of the serialised model without its weights' bytes."""
     if isinstance(model, str | Path):
-        with Path(model).open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return file_digest(Path(model))
     return hashlib.sha256(model.graph.name.encode()).hexdigest()
 
 

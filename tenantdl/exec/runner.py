@@ -6,6 +6,7 @@ parked request keeps its runner, so a tenant has a few of them over one bundle.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from collections.abc import Mapping
 from typing import Any
@@ -125,10 +126,9 @@ def _allocate(nbytes: int) -> NDArray[np.uint8]:
     size = max(nbytes, 1) + HUGE_PAGE_BYTES
     mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        try:
+        # Kernels without transparent huge pages refuse; ordinary pages serve then.
+        with contextlib.suppress(OSError):
             mapping.madvise(mmap.MADV_HUGEPAGE)
-        except OSError:
-            pass  # kernels without transparent huge pages: ordinary pages serve
     memory = np.frombuffer(mapping, np.uint8)
     start = -memory.ctypes.data % HUGE_PAGE_BYTES
     return memory[start : start + max(nbytes, 1)]

@@ -5,8 +5,6 @@ Algorithms, one file each: `conv_direct` (dense, grouped by whole blocks, stems)
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from tenantdl.compile.context import Context, Form, Group
@@ -31,15 +29,15 @@ class _Geometry:
         attrs = node.attrs
         lead = [1] * (2 - rank)
         zero = [0] * (2 - rank)
-        self.kernel = tuple([*lead, *w[2:]])
-        self.stride = tuple([*lead, *attrs.get("strides", [1] * rank)])
-        self.dilation = tuple([*lead, *attrs.get("dilations", [1] * rank)])
+        self.kernel = _pair([*lead, *w[2:]])
+        self.stride = _pair([*lead, *attrs.get("strides", [1] * rank)])
+        self.dilation = _pair([*lead, *attrs.get("dilations", [1] * rank)])
         self.groups = int(attrs.get("group", 1))
         self.channels, self.outputs = x[1], w[0]
         image = tuple([*lead, *x[2:]])
         out = tuple([*lead, *context.type(node.outputs[0]).shape[2:]])
         begin = self._pads(node, rank, image, out)
-        self.pads = tuple([*zero, *begin])
+        self.pads = _pair([*zero, *begin])
         after = [
             max(0, (o - 1) * s + (k - 1) * d - p - (i - 1))
             for o, s, k, d, p, i in zip(
@@ -71,7 +69,14 @@ class _Geometry:
 
     def blocked_groups(self, lanes: int) -> bool:
         """Every group is a whole number of channel blocks."""
-        return self.channels // self.groups % lanes == 0 and self.outputs // self.groups % lanes == 0
+        return (
+            self.channels // self.groups % lanes == 0 and self.outputs // self.groups % lanes == 0
+        )
+
+
+def _pair(values: list[int]) -> tuple[int, int]:
+    first, second = values
+    return int(first), int(second)
 
 
 def _form(context: Context, node: Node) -> Form | None:
@@ -99,16 +104,13 @@ def _border(context: Context, node: Node) -> Border:
 def _lower(context: Context, group: Group) -> None:
     node = group.anchor
     geometry = _Geometry(context, node)
+    lanes = context.target.lanes
     weights = context.graph.constants[node.inputs[1]]
     weights = weights.reshape(*weights.shape[:2], *geometry.kernel)
-    bias = _bias(context, node, geometry.outputs)
-    program, operands = bind_program(context, group, "packed")
-    if geometry.depthwise:
-        _lower_depthwise(context, group, geometry, weights, bias, program, operands)
-        return
     groups = geometry.groups
-    if groups > 1 and not geometry.blocked_groups(context.target.lanes):
+    if groups > 1 and not geometry.depthwise and not geometry.blocked_groups(lanes):
         weights, groups = _densify(weights, groups, geometry.channels), 1
+    program, operands = bind_program(context, group, "packed")
     source, data = _data(context, node.inputs[0], geometry)
     out_name, out = context.new_packed(group.output)
     spec = ConvSpec(
@@ -117,56 +119,26 @@ def _lower(context: Context, group: Group) -> None:
         geometry.kernel,
         geometry.stride,
         geometry.dilation,
-        geometry.pads[:2],
+        geometry.pads,
         groups,
         program,
     )
-    packed = (
-        pack_planar(weights, out.lanes)
-        if isinstance(data, Planar)
-        else pack_weights(weights, out.lanes, groups)
-    )
-    kernel = conv2d(spec, choose(spec, context.target, context.cores))
-    args = (source, context.constant(packed), context.constant(bias), *operands, out_name)
-    context.emit(group.name, "conv2d", kernel, args, flops=_flops(context, node))
+    if geometry.depthwise:
+        kind, packed = "depthwise_conv2d", pack_depthwise(weights, lanes)
+        kernel = depthwise(spec, depthwise_pixels(spec, context.target))
+    else:
+        planar = isinstance(data, Planar)
+        kind = "conv2d"
+        packed = pack_planar(weights, lanes) if planar else pack_weights(weights, lanes)
+        kernel = conv2d(spec, choose(spec, context.target, context.cores))
+    bias = context.constant(_bias(context, node, geometry.outputs))
+    args = (source, context.constant(packed), bias, *operands, out_name)
+    context.emit(group.name, kind, kernel, args, flops=_flops(context, node))
 
 
 def _flops(context: Context, node: Node) -> int:
     w = context.type(node.inputs[1])
     return 2 * context.type(node.outputs[0]).size * (w.size // w.shape[0])
-
-
-def _lower_depthwise(
-    context: Context,
-    group: Group,
-    geometry: _Geometry,
-    weights: Array,
-    bias: Array,
-    program: Any,
-    operands: tuple[str, ...],
-) -> None:
-    source, data = context.packed(group.anchor.inputs[0])
-    out_name, out = context.new_packed(group.output)
-    spec = ConvSpec(
-        data,
-        out,
-        geometry.kernel,
-        geometry.stride,
-        geometry.dilation,
-        geometry.pads,
-        geometry.groups,
-        program,
-    )
-    kernel = depthwise(spec, depthwise_pixels(spec, context.target))
-    args = (
-        source,
-        context.constant(pack_depthwise(weights, out.lanes)),
-        context.constant(bias),
-        *operands,
-        out_name,
-    )
-    flops = _flops(context, group.anchor)
-    context.emit(group.name, "depthwise_conv2d", kernel, args, flops=flops)
 
 
 def _data(context: Context, value: str, geometry: _Geometry) -> tuple[str, Packed | Planar]:
@@ -189,7 +161,7 @@ def _bias(context: Context, node: Node, outputs: int) -> Array:
     return pad_channels(vector, context.target.lanes)
 
 
-def pack_weights(weights: Array, lanes: int, groups: int = 1) -> Array:
+def pack_weights(weights: Array, lanes: int) -> Array:
     """[O][C/groups][kh][kw] → [O/V][C/groups/V][kh][kw][V in][V out], missing channels zero."""
     outputs, channels, kh, kw = weights.shape
     ob, cb = -(-outputs // lanes), -(-channels // lanes)

@@ -23,9 +23,20 @@ PLANE_PIXELS_MAX = 100  # images up to this size are tiled across rows, with sta
 
 
 @dataclass(frozen=True, slots=True)
+class Phase:
+    """Every `step`-th output pixel from `offset` on, `rows` × `columns` of them: one of the
+    convolutions that a transposed convolution is made of."""
+
+    step: tuple[int, int]
+    offset: tuple[int, int]
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True, slots=True)
 class ConvSpec:
-    """One convolution. `pads`: rows above and columns left that the kernel reaches out of the image.
-    `groups` > 1 needs whole blocks of channels in each group."""
+    """One convolution. `pads`: rows above and columns left that the kernel reaches out of the
+    image. `groups` > 1 needs whole blocks of channels in each group."""
 
     data: Packed | Planar
     out: Packed
@@ -35,6 +46,17 @@ class ConvSpec:
     pads: tuple[int, int] = (0, 0)
     groups: int = 1
     program: Program = EMPTY
+    phase: Phase | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of output that this convolution computes."""
+        return self.out.height if self.phase is None else self.phase.rows
+
+    @property
+    def columns(self) -> int:
+        """Columns of output that this convolution computes."""
+        return self.out.width if self.phase is None else self.phase.columns
 
     @property
     def lanes(self) -> int:
@@ -57,18 +79,11 @@ class ConvSpec:
             return (*head, self.data.channels, *self.kernel, self.lanes)
         return (*head, self.data.blocks // self.groups, *self.kernel, self.lanes, self.lanes)
 
-    @property
-    def flops(self) -> int:
-        """Useful operations (padded channels not counted)."""
-        out = self.out
-        inner = self.data.channels // self.groups * self.kernel[0] * self.kernel[1]
-        return 2 * out.batch * out.channels * out.height * out.width * inner
-
     def simplified(self) -> ConvSpec:
         """A 1×1 convolution without gaps sees the image as one long row."""
         layouts = [self.data, self.out, *(o.layout for o in self.program.operands if o.layout)]
         plain = self.kernel == (1, 1) and self.stride == (1, 1) and self.pads == (0, 0)
-        if not plain or not all(isinstance(x, Packed) and x.contiguous for x in layouts):
+        if not plain or self.phase or not all(isinstance(x, Packed) and x.contiguous for x in layouts):
             return self
         operands = tuple(
             replace(operand, layout=operand.layout.flattened())
@@ -144,7 +159,7 @@ class _Conv:
         """Parallel over image × row blocks × groups of output blocks."""
         out, schedule = self.spec.out, self.schedule
         plane = is_plane(self.spec)
-        height = 1 if plane else out.height
+        height = 1 if plane else self.spec.rows
         rows = min(schedule.row_block, height)
         row_blocks = -(-height // rows)
         channel_tasks = -(-out.blocks // schedule.blocks)
@@ -172,21 +187,19 @@ class _Conv:
 
     def _tiles(self, y: Index, plane: bool) -> Iterator[list[tuple[Index, Index]]]:
         """Register tiles of a row (or of the whole small image): lists of output pixels."""
-        out = self.spec.out
+        rows, columns = self.spec.rows, self.spec.columns
         if plane:
-            for run in even_runs(out.height * out.width, self.schedule.pixels):
+            for run in even_runs(rows * columns, self.schedule.pixels):
                 for tile in range(run.count):
                     first = run.start + tile * run.size
-                    yield [divmod(first + i, out.width) for i in range(run.size)]
+                    yield [divmod(first + i, columns) for i in range(run.size)]
             return
-        for run in even_runs(out.width, self.schedule.pixels):
+        for run in even_runs(columns, self.schedule.pixels):
             with self.e.serial(run.count) as tile:
                 first = tile * run.size + run.start
                 yield [(y, first + i) for i in range(run.size)]
 
-    def _tile(
-        self, n: Index, block: Index, blocks: int, pixels: list[tuple[Index, Index]]
-    ) -> None:
+    def _tile(self, n: Index, block: Index, blocks: int, pixels: list[tuple[Index, Index]]) -> None:
         e = self.e
         accumulators = []
         for c in range(blocks):
@@ -257,6 +270,9 @@ class _Conv:
 
     def _store(self, value: Value, n: Index, block: Index, y: Index, x: Index) -> None:
         spec = self.spec
+        if spec.phase is not None:
+            y = y * spec.phase.step[0] + spec.phase.offset[0]
+            x = x * spec.phase.step[1] + spec.phase.offset[1]
         load = operand_loader(self.e, spec.program, self.operands, n, block, y, x)
         result = spec.program.apply(self.math, value, load)
         self.e.store(self.out, spec.out.index(n, block, y, x), result)
@@ -264,8 +280,8 @@ class _Conv:
 
 def is_plane(spec: ConvSpec) -> bool:
     """Whether the (simplified) image is small enough to be tiled across rows."""
-    out = spec.out
-    return 1 < out.height and out.height * out.width <= PLANE_PIXELS_MAX and out.width < 12
+    rows, columns = spec.rows, spec.columns
+    return 1 < rows and rows * columns <= PLANE_PIXELS_MAX and columns < 12
 
 
 def operand_shape(layout: Any, access: str, out: Packed) -> tuple[int, ...]:

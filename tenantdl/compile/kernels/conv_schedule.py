@@ -28,7 +28,7 @@ def choose(spec: ConvSpec, target: CpuTarget, cores: int) -> ConvSchedule:
 
 def candidates(spec: ConvSpec, target: CpuTarget) -> list[ConvSchedule]:
     """Register tiles that fit the registers × loop orders, in a fixed order."""
-    height = 1 if is_plane(spec) else spec.out.height
+    height = 1 if is_plane(spec) else spec.rows
     row_blocks = sorted({1, 2, 4, 8, 14, -(-height // 2), height} & set(range(1, height + 1)))
     found = []
     for blocks in (2, 1, 3, 4, 6, 8, 12):
@@ -48,8 +48,8 @@ def predicted_cycles(
     """Cycles of the busiest of `cores` cores."""
     out = spec.out
     plane = is_plane(spec)
-    height = 1 if plane else out.height
-    width = out.height * out.width if plane else out.width
+    height = 1 if plane else spec.rows
+    width = spec.rows * spec.columns if plane else spec.columns
     channel_tasks = -(-out.blocks // schedule.blocks)
     row_blocks = -(-height // schedule.row_block)
     tasks = out.batch * row_blocks * channel_tasks
@@ -88,7 +88,7 @@ def _traffic_cycles(
     data_reads = [(data, None)] + [(data * (passes - 1), block_data)]
     # Every block of rows reads all weights again; a group's stay in L1 if they fit.
     weight_reads = [(weights, None)] + [(weights * (row_blocks - 1), weights)]
-    tiles = max(1, out.height * out.width // schedule.pixels)
+    tiles = max(1, spec.rows * spec.columns // schedule.pixels)
     if group > target.caches.l1d_bytes * 0.6:
         weight_reads.append((weights * max(0, tiles - row_blocks), group))
     cycles = 0.0

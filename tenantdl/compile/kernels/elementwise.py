@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 
-from tenantdl.compile.context import Context, Form, Group, Tail
+from tenantdl.compile.context import Context, Form, Group
 from tenantdl.compile.fusion import bind_program, make_tail
 from tenantdl.compile.graph import Node
 from tenantdl.compile.kernels.conv_direct import operand_loader, operand_shape
-from tenantdl.compile.kernels.emit import Emitter
+from tenantdl.compile.kernels.emit import Emitter, Index, Value
 from tenantdl.compile.kernels.epilogue import Program
 from tenantdl.compile.kernels.layout import Packed
 from tenantdl.compile.kernels.registry import Template
@@ -103,8 +103,9 @@ def plain_kernel(shape: tuple[int, ...], program: Program, lanes: int) -> Kernel
         ]
         target = e.param("out", (size,))
 
-        def run(start: object, length: int) -> None:
-            for width, first, count in ((lanes, 0, length // lanes), (1, length // lanes * lanes, length % lanes)):
+        def run(start: Index, length: int) -> None:
+            vectors, rest = divmod(length, lanes)
+            for width, first, count in ((lanes, 0, vectors), (1, vectors * lanes, rest)):
                 if not count:
                     continue
                 math = VectorMath(e, width)
@@ -112,7 +113,7 @@ def plain_kernel(shape: tuple[int, ...], program: Program, lanes: int) -> Kernel
                     at = first + i * width
                     value = e.bind(e.load(source, (start + at,), width))
 
-                    def load(k: int, at: object = at, width: int = width) -> object:
+                    def load(k: int, at: Index = at, width: int = width) -> Value:
                         channel = program.parameters[k].access == "channel"
                         place = at if channel else start + at
                         return e.load(operands[k], (place,), width)
@@ -130,9 +131,10 @@ def plain_kernel(shape: tuple[int, ...], program: Program, lanes: int) -> Kernel
 def _chunk(size: int, lanes: int) -> int:
     """Elements of a parallel task: whole vectors, at most a few pages."""
     chunk = CHUNK_BYTES // 4
-    return chunk if size >= 2 * chunk else max(lanes, size // lanes * lanes) if size >= lanes else size
+    if size >= 2 * chunk:
+        return chunk
+    return size // lanes * lanes if size >= lanes else size
 
 
 _TEMPLATE = Template(_form, _lower, fuses=True)
 TEMPLATES = {op: _TEMPLATE for op in (*UNARY, *BINARY)}
-__all__ = ["TEMPLATES", "Tail", "packed_kernel", "plain_kernel"]

@@ -38,10 +38,20 @@ class Template:
 @lru_cache(maxsize=1)
 def templates() -> dict[str, tuple[Template, ...]]:
     """ONNX operator → templates in order of preference."""
-    from tenantdl.compile.kernels import concat, conv, elementwise, pool, view
+    from tenantdl.compile.kernels import (
+        concat,
+        conv,
+        conv_transpose,
+        dense,
+        elementwise,
+        pool,
+        resize,
+        view,
+    )
 
     table: dict[str, tuple[Template, ...]] = {}
-    for family in (conv, pool, concat, view, elementwise):
+    families = (conv, conv_transpose, dense, pool, resize, concat, view, elementwise)
+    for family in families:
         for op, template in family.TEMPLATES.items():
             table[op] = (*table.get(op, ()), template)
     return table

@@ -1,0 +1,101 @@
+"""Convolutions of every kind against onnxruntime, through the whole pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from nets import Net, check
+
+# channels, outputs, height, width, kernel, stride, pads, dilation, groups
+DIRECT = [
+    (16, 16, 5, 5, 1, 1, 0, 1, 1),
+    (24, 40, 9, 19, 3, 1, 1, 1, 1),  # ragged channels, uneven tiles
+    (32, 48, 13, 13, 3, 2, 1, 1, 1),
+    (64, 16, 7, 7, 3, 1, 1, 1, 1),  # tiled across rows
+    (16, 80, 6, 30, 5, 1, 2, 1, 1),
+    (16, 32, 17, 15, 3, 1, 2, 2, 1),  # dilated
+    (32, 32, 8, 9, 3, 1, 1, 1, 2),  # grouped by whole blocks
+    (24, 12, 8, 8, 3, 1, 1, 1, 3),  # grouped, ragged
+    (3, 32, 21, 18, 7, 2, 3, 1, 1),  # stem on a planar image
+    (1, 8, 10, 10, 3, 1, 0, 1, 1),
+    (40, 1, 4, 4, 1, 1, 0, 1, 1),
+    (128, 200, 1, 1, 1, 1, 0, 1, 1),
+]
+DEPTHWISE = [
+    (16, 16, 12, 14, 3, 1, 1, 1, 16),
+    (24, 24, 11, 7, 3, 2, 1, 1, 24),
+    (48, 48, 9, 9, 5, 2, 2, 1, 48),
+    (16, 16, 9, 9, 9, 1, 4, 1, 16),
+    (160, 160, 9, 33, 5, 1, 4, 2, 160),
+]
+
+
+def _conv(net: Net, case: tuple[int, ...], batch: int) -> str:
+    channels, outputs, height, width, kernel, stride, pad, dilation, groups = case
+    return net.op(
+        "Conv",
+        net.input(batch, channels, height, width),
+        net.weight(outputs, channels // groups, kernel, kernel),
+        net.weight(outputs),
+        strides=[stride] * 2,
+        pads=[pad] * 4,
+        dilations=[dilation] * 2,
+        group=groups,
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("target", ["native", "x86_64:haswell"])
+def test_direct_and_depthwise(tmp_path: Path, batch: int, target: str) -> None:
+    net = Net()
+    for case in DIRECT + DEPTHWISE:
+        net.output(_conv(net, case, batch))
+    summary = check(net, tmp_path, target=target)
+    assert summary.kinds["depthwise_conv2d"] == len(DEPTHWISE)
+    assert summary.kinds["conv2d"] == len(DIRECT)
+    assert "generic" not in summary.kinds
+
+
+def test_chain_shares_borders_and_fuses(tmp_path: Path) -> None:
+    """A residual block: borders between convolutions, the sum and activations in epilogues."""
+    net = Net()
+    stem = net.op("Relu", _conv(net, (3, 32, 20, 20, 3, 2, 1, 1, 1), 2))
+
+    def conv(x: str, channels: int, outputs: int, kernel: int, groups: int = 1) -> str:
+        weight = net.weight(outputs, channels // groups, kernel, kernel)
+        pads = [kernel // 2] * 4
+        return net.op("Conv", x, weight, net.weight(outputs), pads=pads, group=groups)
+
+    a = net.op("Clip", conv(stem, 32, 48, 1), net.const(0.0), net.const(6.0))
+    b = net.op("Relu", conv(a, 48, 48, 3, 48))
+    c = net.op("Add", conv(b, 48, 32, 3), stem)
+    d = net.op("Relu", net.op("Add", conv(stem, 32, 32, 1), c))
+    net.output(d)
+    summary = check(net, tmp_path)
+    assert summary.kinds.get("elementwise", 0) == 0
+
+
+def test_transposed(tmp_path: Path) -> None:
+    net = Net()
+    for channels, outputs, kernel, stride, pad, extra in [
+        (16, 16, 2, 2, 0, 0),
+        (24, 8, 4, 2, 1, 0),
+        (16, 20, 3, 2, 1, 1),
+        (32, 16, 3, 1, 1, 0),
+        (16, 16, 2, 3, 0, 0),
+    ]:
+        x = net.input(2, channels, 5, 6)
+        net.output(
+            net.op(
+                "ConvTranspose",
+                x,
+                net.weight(channels, outputs, kernel, kernel),
+                net.weight(outputs),
+                strides=[stride] * 2,
+                pads=[pad] * 4,
+                output_padding=[extra] * 2,
+            )
+        )
+    summary = check(net, tmp_path)
+    assert "generic" not in summary.kinds
