@@ -100,7 +100,9 @@ class _Seeded:
 
     def table(self, name: str, shape: Sequence[int]) -> Array:
         if name.endswith("LayerNorm.weight"):
-            return self.net.normal(shape, 0.1) + np.float32(1.0)
+            scale = self.net.normal(shape, 0.1)
+            scale += np.float32(1.0)
+            return scale
         return self.net.normal(shape, 0.02)
 
     def linear(self, name: str, inputs: int, outputs: int) -> Array:
@@ -119,13 +121,14 @@ class _Packaged:
     def __init__(self) -> None:
         from safetensors.numpy import load_file
 
-        self.tensors = load_file(MINILM_WEIGHTS.path())
+        self.tensors: dict[str, Array] = load_file(MINILM_WEIGHTS.path())
 
     def table(self, name: str, shape: Sequence[int]) -> Array:
         return self.tensors[name].reshape(tuple(shape))
 
     def linear(self, name: str, inputs: int, outputs: int) -> Array:
-        return np.ascontiguousarray(self.tensors[name].reshape(outputs, inputs).T)
+        stored: Array = self.tensors[name].reshape(outputs, inputs)
+        return np.ascontiguousarray(stored.T)
 
 
 def _encoder(net: Net, size: Size, weights: Weights) -> str:

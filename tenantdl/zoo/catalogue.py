@@ -79,9 +79,7 @@ def _image(size: int, batch: int | str = "N", name: str = "image") -> tuple[Inpu
 
 
 def _classifier(name: str, parameters: int, gflops: float, left_out: str = "softmax") -> Entry:
-    return Entry(
-        name, "built", _CLASSES, _image(224), parameters, gflops, _OURS, left_out=left_out
-    )
+    return Entry(name, "built", _CLASSES, _image(224), parameters, gflops, _OURS, left_out=left_out)
 
 
 def _light(model: str, parameters: int, gflops: float, input_name: str = "data_0") -> Entry:
@@ -92,17 +90,17 @@ def _light(model: str, parameters: int, gflops: float, input_name: str = "data_0
 
 
 _BUILT = (
-    _classifier("resnet50", 0, 0),
-    _classifier("googlenet", 0, 0, "auxiliary heads, softmax"),
-    _classifier("efficientnet_b0", 0, 0),
-    _classifier("mobilenet_v2", 0, 0),
+    _classifier("resnet50", 25_530_472, 8.18),
+    _classifier("googlenet", 6_617_624, 3, "auxiliary heads, softmax"),
+    _classifier("efficientnet_b0", 5_267_540, 0.772),
+    _classifier("mobilenet_v2", 3_487_816, 0.602),
     Entry(
         "tiny_yolov2",
         "built",
         "object detection",
         _image(416),
-        0,
-        0,
+        15_858_717,
+        6.97,
         _OURS,
         left_out="box decoding, non-maximum suppression",
     ),
@@ -111,8 +109,8 @@ _BUILT = (
         "built",
         "object detection",
         _image(300),
-        0,
-        0,
+        19_463_270,
+        31.7,
         _OURS,
         left_out="non-maximum suppression",
     ),
@@ -121,8 +119,8 @@ _BUILT = (
         "built",
         "question answering",
         _TOKENS,
-        0,
-        0,
+        334_094_338,
+        78.9,
         _OURS,
         left_out="tokenizer, answer search",
     ),
@@ -131,8 +129,8 @@ _BUILT = (
         "built",
         "sentence embedding",
         _TOKENS,
-        0,
-        0,
+        22_565_376,
+        2.87,
         "Apache-2.0",
         MINILM_WEIGHTS,
         "tokenizer",
@@ -145,8 +143,8 @@ _PACKAGED = (
         "packaged",
         "text detection",
         (Input("x", "float32", ("N", 3, "H", "W")),),
-        0,
-        0,
+        2_453_377,
+        8.67,
         "Apache-2.0",
         OCR["ppocr_det"],
         "boxes from the probability map",
@@ -156,8 +154,8 @@ _PACKAGED = (
         "packaged",
         "text recognition",
         (Input("x", "float32", ("N", 3, 48, "W")),),
-        0,
-        0,
+        5_267_632,
+        2.18,
         "Apache-2.0",
         OCR["ppocr_rec"],
         "CTC decoding",
@@ -167,8 +165,8 @@ _PACKAGED = (
         "packaged",
         "text direction",
         (Input("x", "float32", ("N", 3, 48, 192)),),
-        0,
-        0,
+        133_628,
+        0.033,
         "Apache-2.0",
         OCR["ppocr_cls"],
     ),
@@ -181,8 +179,8 @@ _PACKAGED = (
             Input("h", "float32", (1, 1, 128)),
             Input("c", "float32", (1, 1, 128)),
         ),
-        0,
-        0,
+        309_633,
+        0.048,
         "MIT",
         SILERO["silero_vad_sequence"],
     ),
@@ -195,8 +193,8 @@ _PACKAGED = (
             Input("sr", "int64", (), fixed=16_000),
             Input("state", "float32", (2, "N", 128)),
         ),
-        0,
-        0,
+        545_670,
+        0.002,
         "MIT",
         SILERO["silero_vad_ifless"],
     ),
@@ -205,8 +203,8 @@ _PACKAGED = (
         "packaged",
         "file type detection",
         (Input("bytes", "int32", ("N", 2048)),),
-        0,
-        0,
+        784_215,
+        0.733,
         "Apache-2.0",
         MAGIKA,
         "thresholds of the labels",
@@ -214,15 +212,15 @@ _PACKAGED = (
 )
 
 _FILLED = (
-    _light("resnet50", 0, 0, "gpu_0/data_0"),
-    _light("inception_v1", 0, 0),
-    _light("inception_v2", 0, 0),
-    _light("densenet121", 0, 0),
-    _light("shufflenet", 0, 0, "gpu_0/data_0"),
-    _light("squeezenet", 0, 0),
-    _light("vgg19", 0, 0),
-    _light("bvlc_alexnet", 0, 0),
-    _light("zfnet512", 0, 0, "gpu_0/data_0"),
+    _light("resnet50", 25_610_152, 8.18, "gpu_0/data_0"),
+    _light("inception_v1", 6_998_552, 2.86),
+    _light("inception_v2", 11_234_792, 4.04),
+    _light("densenet121", 8_146_152, 5.67),
+    _light("shufflenet", 1_420_152, 0.249, "gpu_0/data_0"),
+    _light("squeezenet", 1_235_496, 0.698),
+    _light("vgg19", 143_667_240, 39.3),
+    _light("bvlc_alexnet", 60_965_224, 1.31),
+    _light("zfnet512", 87_250_536, 2.96, "gpu_0/data_0"),
 )
 
 _ENTRIES = _BUILT + _PACKAGED + _FILLED

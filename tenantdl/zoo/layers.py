@@ -29,13 +29,11 @@ BATCH = "N"
 
 _POOLED_STD = 0.6  # of a global average, relative to the map: what differs between channels
 _DEPTHWISE_NOISE = 0.5  # of a depthwise filter; the rest is its middle tap, as in trained ones
-_SKEW = 1.35  # behind one activation values are skewed, so that a second one lets more through
+_SKEW = 1.5  # behind one activation values are skewed, so that a second one lets more through
 _GATE = 0.5  # what a sigmoid gate lets through
 
 
-def filters(
-    rng: np.random.Generator, shape: Sequence[int], std: float, *, centred: bool
-) -> Array:
+def filters(rng: np.random.Generator, shape: Sequence[int], std: float, *, centred: bool) -> Array:
     """Weights [out, in, ...], float32, that turn inputs of deviation `std` into unit variance.
 
     `centred`: each filter sums to zero, so that a mean common to all inputs does not pass.
@@ -171,12 +169,6 @@ class Net:
         bias = self.constant(f"{name}.bias", self.normal((width,), 0.1))
         y = self.op("Gemm", x, self.constant(f"{name}.weight", weight), bias, transB=1)
         self.channels[y], self.mean[y], self.std[y] = width, 0.0, 1.0
-        return y
-
-    def leaky_relu(self, x: str, alpha: float) -> str:
-        """x where it is positive, `alpha` · x elsewhere."""
-        y = self.op("LeakyRelu", x, alpha=alpha)
-        self.std[y] = self.std[x] * _ACTIVATION_STD["LeakyRelu"]
         return y
 
     def relu(self, x: str) -> str:

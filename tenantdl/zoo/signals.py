@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Rng = np.random.Generator
 
-# A 5×7 dot-matrix font, one row a string of hexadecimal 5-bit rows.
+# A 5×7 dot-matrix font, a row in the low five bits of a number.
 _DIGITS = (
     (0x0E, 0x11, 0x13, 0x15, 0x19, 0x11, 0x0E),
     (0x04, 0x0C, 0x04, 0x04, 0x04, 0x04, 0x0E),
@@ -32,12 +32,15 @@ _SAMPLE_RATE = 16_000
 
 
 def picture(rng: Rng, height: int, width: int) -> Array:
-    """A photograph's statistics: noise at all scales, coarse ones strongest. float32 [3,H,W], 0..1."""
+    """A photograph's statistics: noise at all scales, coarse ones strongest.
+
+    float32 [3,`height`,`width`] in 0..1, deviation about a quarter.
+    """
     image = np.zeros((3, height, width), dtype=np.float32)
     for cells in (2, 4, 8, 16, 32, 64):
         coarse = rng.standard_normal((3, cells + 1, cells + 1), dtype=np.float32)
         image += _enlarge(coarse, height, width) / np.float32(cells**0.5)
-    return (1 / (1 + np.exp(-image))).astype(np.float32)
+    return (1 / (1 + np.exp(-2 * image))).astype(np.float32)
 
 
 def _enlarge(grid: Array, height: int, width: int) -> Array:
@@ -48,7 +51,8 @@ def _enlarge(grid: Array, height: int, width: int) -> Array:
     left = np.minimum(columns.astype(int), grid.shape[2] - 2)
     down, right = (rows - top)[:, None], columns - left
     upper = grid[:, top] * (1 - down) + grid[:, top + 1] * down
-    return upper[:, :, left] * (1 - right) + upper[:, :, left + 1] * right
+    image: Array = upper[:, :, left] * (1 - right) + upper[:, :, left + 1] * right
+    return image
 
 
 def digits(rng: Rng, count: int) -> Array:
@@ -64,11 +68,12 @@ def printed(rng: Rng, height: int, width: int, text: Array | None = None) -> Arr
     text = digits(rng, count) if text is None else text
     line = np.ones((height, width), dtype=np.float32)
     for index, digit in enumerate(text[:count]):
-        bits = np.array([[row >> (4 - column) & 1 for column in range(5)] for row in _DIGITS[digit]])
+        rows = np.array(_DIGITS[digit])[:, None]
+        bits = (rows >> np.arange(4, -1, -1) & 1).astype(np.float32)
         left = margin + index * 6 * dot
-        glyph = np.kron(bits, np.ones((dot, dot)))
-        line[margin : margin + 7 * dot, left : left + 5 * dot] -= 0.9 * glyph.astype(np.float32)
-    return np.repeat(line[None], 3, axis=0)
+        glyph = np.kron(bits, np.ones((dot, dot), dtype=np.float32))
+        line[margin : margin + 7 * dot, left : left + 5 * dot] -= np.float32(0.9) * glyph
+    return np.stack([line] * 3)
 
 
 def audio(rng: Rng, samples: int) -> Array:
@@ -88,7 +93,8 @@ def audio(rng: Rng, samples: int) -> Array:
         wave += loudness * np.sin(harmonic * phase)
     syllable = 0.15 + np.abs(np.sin(np.pi * 4 * time)) ** 0.7
     wave = wave * syllable + 0.02 * rng.standard_normal(samples)
-    return (0.5 * wave / np.abs(wave).max()).astype(np.float32)
+    loudest = float(np.abs(wave).max())
+    return (0.5 / loudest * wave).astype(np.float32)
 
 
 def source_text(rng: Rng, length: int) -> bytes:
@@ -96,5 +102,10 @@ def source_text(rng: Rng, length: int) -> bytes:
     lines = ["import sys"]
     while sum(map(len, lines)) + len(lines) < length:
         a, b = rng.integers(0, 100, 2)
-        lines += [f"def f{a}(x, y={b}):", f"    if x > {b}:", f"        return x + {a}", "    return y", ""]
+        lines += [
+            f"def f{a}(x, y={b}):",
+            f"    if x > {b}:",
+            f"        return x + {a}",
+            "    return y",
+        ]
     return "\n".join(lines).strip().encode()

@@ -14,10 +14,17 @@ def count(model: onnx.ModelProto, inputs: dict[str, Any]) -> tuple[int, int]:
 
     Shapes come from running the model with all of its values as outputs.
     """
+    constants = [*model.graph.initializer]
+    constants += [
+        attribute.t
+        for node in model.graph.node
+        for attribute in node.attribute
+        if node.op_type == "Constant"
+    ]
     parameters = sum(
         math.prod(value.dims)
-        for value in model.graph.initializer
-        if value.data_type == onnx.TensorProto.FLOAT
+        for value in constants
+        if value.data_type == onnx.TensorProto.FLOAT and value.dims
     )
     shapes = _shapes(model, inputs)
     return parameters, sum(_flops(node, shapes) for node in model.graph.node)
@@ -47,7 +54,7 @@ def _shapes(model: onnx.ModelProto, inputs: dict[str, Any]) -> dict[str, tuple[i
     values = session.run(None, inputs)
     shapes = {name: value.shape for name, value in zip(dict.fromkeys(needed), values, strict=True)}
     shapes |= {name: value.shape for name, value in inputs.items()}
-    return shapes | {value.name: tuple(value.dims) for value in model.graph.initializer}
+    return shapes | {value.name: tuple(value.dims) for value in probe.graph.initializer}
 
 
 def _flops(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
