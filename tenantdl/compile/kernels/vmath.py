@@ -14,7 +14,7 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from tenantdl.compile.kernels.emit import Emitter, Value
+from tenantdl.compile.kernels.emit import Emitter, Register, Value
 
 _LOG2E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
@@ -77,13 +77,19 @@ class VectorMath:
     def exp(self, x: Value) -> Value:
         """e**x; 0 below -87.3, largest finite values above 88."""
         x = self.clamp(x, -87.33, 88.37)
-        shifted = self.bind(x * self.const(_LOG2E) + self.const(_ROUND))
+        shifted = self._opaque(x * self.const(_LOG2E) + self.const(_ROUND))
         n = self.bind(shifted - self.const(_ROUND))
         r = self.bind(x - n * self.const(_LN2_HIGH))
         r = self.bind(r - n * self.const(_LN2_LOW))
         p = self.polynomial(r, _EXP)
         p = self.bind(p * r * r + r + self.const(1.0))
         return self.bind(p * self._power_of_two(shifted))
+
+    def _opaque(self, value: Value) -> Value:
+        """`value` through a stack slot: TVM's simplifier would cancel (y + c) - c, which rounds."""
+        slot = Register(self.lanes)
+        slot.set(value)
+        return self.bind(slot.get())
 
     def _power_of_two(self, shifted: Value) -> Value:
         """2**n, n being the integer in the low mantissa bits of `shifted`."""
@@ -150,9 +156,7 @@ UNARY: dict[str, Unary] = {
     "Tanh": lambda m, x, a: m.tanh(x),
     "Exp": lambda m, x, a: m.exp(x),
     "Erf": lambda m, x, a: m.erf(x),
-    "Gelu": lambda m, x, a: (
-        m.gelu_tanh(x) if a.get("approximate", "none") == "tanh" else m.gelu(x)
-    ),
+    "Gelu": lambda m, x, a: m.gelu_tanh(x) if a.get("approximate", "none") == "tanh" else m.gelu(x),
     "HardSigmoid": lambda m, x, a: m.hard_sigmoid(x, a.get("alpha", 0.2), a.get("beta", 0.5)),
     "HardSwish": lambda m, x, a: m.bind(x * m.hard_sigmoid(x, 1 / 6, 0.5)),
     "Elu": lambda m, x, a: m.select_positive(
