@@ -59,8 +59,8 @@ class LaunchStarted(_Message, frozen=True, tag=True):
 
 
 class BlockFinished(_Message, frozen=True, tag=True):
-    """Segments [begin, end) of `request` ran in `elapsed`; the lane goes on with launch `next`
-    (the same one, another, or None: idle)."""
+    """Segments [begin, end) of `request` ran in `elapsed` and were done `at` (reports may be read
+    later); the lane goes on with launch `next` (the same one, another, or None: idle)."""
 
     lane: LaneId
     launch: LaunchId
@@ -68,6 +68,7 @@ class BlockFinished(_Message, frozen=True, tag=True):
     begin: int
     end: int
     elapsed: Ns
+    at: Ns
     next: LaunchId | None
 
 

@@ -61,7 +61,7 @@ class Scheduler:
             case BlockFinished():
                 self._block_finished(event)
             case LaunchStarted():
-                self._start(self._lane(event.lane), event.launch)
+                self._start(self._lane(event.lane), event.launch, now)
             case BlockFailed():
                 self._block_failed(event)
             case LaneReady():
@@ -127,7 +127,7 @@ class Scheduler:
         costs = self._book.costs(request)
         costs.observe(event.begin, event.end, event.elapsed)
         request.progress = event.end
-        lane.boundary = self._now
+        lane.boundary = event.at
         if event.next == launch.launch:
             return
         lane.running = None
@@ -136,7 +136,7 @@ class Scheduler:
         else:
             self._let_go(lane, request)
         if event.next is not None:
-            self._start(lane, event.next)
+            self._start(lane, event.next, event.at)
 
     def _block_failed(self, event: BlockFailed) -> None:
         lane, _, request = self._current(event)
@@ -144,7 +144,7 @@ class Scheduler:
         lane.running = None
         self._let_go(lane, request)
         if event.next is not None:
-            self._start(lane, event.next)
+            self._start(lane, event.next, self._now)
 
     def _current(self, event: BlockFinished | BlockFailed) -> tuple[Lane, Launch, Request]:
         lane = self._lane(event.lane)
@@ -188,7 +188,7 @@ class Scheduler:
 
     # --- moves of a request
 
-    def _start(self, lane: Lane, number: LaunchId) -> None:
+    def _start(self, lane: Lane, number: LaunchId, at: Ns) -> None:
         """`lane` has begun launch `number`: older ones it never took up were superseded."""
         if lane.running is not None or all(p.launch != number for p in lane.pending):
             raise InvariantError(f"lane {lane.id} cannot begin launch {number}: {lane}")
@@ -199,7 +199,7 @@ class Scheduler:
         request = self._book.requests[launch.request]
         request.move(State.RUNNING, self._now)
         request.attempts += launch.begin == 0
-        lane.running, lane.boundary = launch, self._now
+        lane.running, lane.boundary = launch, at
 
     def _let_go(self, lane: Lane, request: Request) -> None:
         """`lane` does not run `request` any more; another launch of it may be on the way."""

@@ -30,8 +30,8 @@ EVENTS: list[Event] = [
     LaneReady(LANE),
     RequestArrived(REQUEST, TenantId("t"), ModelId("m"), 0, Ns(9 * MS), Ns(99 * MS), 0),
     LaunchStarted(LANE, LAUNCH),
-    BlockFinished(LANE, LAUNCH, REQUEST, 0, 1, Ns(MS), LAUNCH),
-    BlockFinished(LANE, LAUNCH, REQUEST, 1, 2, Ns(MS), None),
+    BlockFinished(LANE, LAUNCH, REQUEST, 0, 1, Ns(MS), Ns(3 * MS), LAUNCH),
+    BlockFinished(LANE, LAUNCH, REQUEST, 1, 2, Ns(MS), Ns(4 * MS), None),
 ]
 
 

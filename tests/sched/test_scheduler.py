@@ -86,6 +86,7 @@ def finished(
         block,
         block + 1,
         ms(1.5),
+        ms(at),
         None if next is None else LaunchId(next),
     )
     commands = s.handle(event, ms(at))
@@ -217,7 +218,7 @@ def test_a_request_that_turned_hopeless_while_running_gives_way() -> None:
     started(s, 1, 0)
     assert arrive(s, 2, "big", 1, 90) == []
     # The first block took 8 ms: 13.5 ms of work are left and 12 ms of time.
-    slow = BlockFinished(LaneId(0), LaunchId(1), RequestId(1), 0, 1, ms(8), LaunchId(1))
+    slow = BlockFinished(LaneId(0), LaunchId(1), RequestId(1), 0, 1, ms(8), ms(8), LaunchId(1))
     assert brief(s.handle(slow, ms(8))) == [("now", 0, 2, 0, 10)]
 
 

@@ -173,7 +173,7 @@ class Serving(RuleBasedStateMachine):
         self.send(
             BlockFailed(*head, follows)
             if fails
-            else BlockFinished(*head, begin, end, elapsed, follows)
+            else BlockFinished(*head, begin, end, elapsed, Ns(self.now), follows)
         )
 
     @precondition(lambda self: any(lane.alive for lane in self.lanes.values()))
