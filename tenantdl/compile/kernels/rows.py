@@ -16,6 +16,12 @@ from tenantdl.compile.kernels.emit import Emitter, Index, Value
 from tenantdl.compile.kernels.epilogue import Program
 from tenantdl.compile.kernels.vmath import VectorMath
 
+# Steps of an instruction or two.
+_LIGHT = frozenset(
+    {"Add", "Sub", "Mul", "Div", "Max", "Min", "Relu", "Clip", "LeakyRelu", "PRelu", "HardSwish"}
+    | {"HardSigmoid", "Neg", "Abs", "Identity", "Sqrt", "Reciprocal"}
+)
+
 
 class RowProgram:
     """A program over [rows][columns], with the parameters that it reads.
@@ -38,6 +44,25 @@ class RowProgram:
             math = VectorMath(self._e, lanes)
             result = self._apply(math, row, column + start, piece, lanes)
             self._e.store(out, (row, column + start), result, lanes)
+
+    @property
+    def heavy(self) -> bool:
+        """Whether the program is long: worth a loop instead of a copy for every accumulator."""
+        return any(step.op not in _LIGHT for step in self._program.steps)
+
+    def keep(self, out: Any, row: Index, column: Index, value: Value, count: int) -> None:
+        """Store the first `count` lanes as they are; `finish` comes later."""
+        for start, lanes in pieces(count, self._e.lanes):
+            piece = part(self._e, value, start, lanes)
+            self._e.store(out, (row, column + start), piece, lanes)
+
+    def finish(self, out: Any, row: Index, column: Index, count: int) -> None:
+        """Apply the program to `count` elements that `keep` stored."""
+        for start, lanes in pieces(count, self._e.lanes):
+            at = (row, column + start)
+            kept = self._e.bind(self._e.load(out, at, lanes))
+            result = self._apply(VectorMath(self._e, lanes), *at, kept, lanes)
+            self._e.store(out, at, result, lanes)
 
     def _apply(
         self, math: VectorMath, row: Index, column: Index, value: Value, lanes: int

@@ -1,0 +1,130 @@
+"""Dense layers: MatMul with constant weights, row-major, all leading dimensions one.
+
+`dense_gemm` holds the kernel; here are the packing of weights and the choice of its schedule.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tenantdl.compile.context import Context, Form, Group
+from tenantdl.compile.fusion import bind_program
+from tenantdl.compile.graph import Array, Node
+from tenantdl.compile.kernels.conv_direct import even_runs
+from tenantdl.compile.kernels.dense_gemm import DenseSchedule, DenseSpec, dense
+from tenantdl.compile.kernels.registry import Template
+from tenantdl.compile.target import CpuTarget
+
+_TILE_ROWS_MAX = 8  # rows of a power-of-two pitch share the ways of one L1 set
+_UNROLL = 16
+_STREAM_BYTES = 32 * 1024  # how far ahead weights that are used once are prefetched
+_ROW_BLOCK_MIN = 128  # fewer rows re-read the weights too often
+# Bytes a cycle that a core gets from memory and from L2.
+_MEMORY_BYTES_A_CYCLE = 6.0
+_L2_BYTES_A_CYCLE = 32.0
+_OVERLAP = 0.75  # share of the lesser of arithmetic and memory traffic that hides in the other
+_FMA_LATENCY = 4
+
+
+def _form(context: Context, node: Node) -> Form | None:
+    weights = context.array(node.inputs[1])
+    x, out = context.type(node.inputs[0]), context.type(node.outputs[0])
+    fits = (
+        weights is not None
+        and weights.ndim >= 2
+        and weights.dtype == np.float32
+        and math.prod(weights.shape[:-2]) == 1
+        and context.array(node.inputs[0]) is None
+    )
+    return "plain" if fits and x.dtype == "float32" and x.size and out.size else None
+
+
+def _lower(context: Context, group: Group) -> None:
+    node = group.anchor
+    weights = context.graph.constants[node.inputs[1]]
+    inner, columns = weights.shape[-2:]
+    source = context.plain(node.inputs[0])
+    program, operands = bind_program(context, group, "plain")
+    rows = context.type(node.inputs[0]).size // inner
+    spec = DenseSpec(rows, inner, columns, context.target.lanes, program)
+    schedule = choose(spec, context.target, context.cores)
+    packed = context.constant(pack_panels(weights.reshape(inner, columns), spec, schedule))
+    args = (source, packed, *operands, context.new_plain(group.output))
+    kernel = dense(spec, schedule)
+    context.emit(group.name, "dense", kernel, args, flops=2 * rows * inner * columns)
+
+
+def pack_panels(weights: Array, spec: DenseSpec, schedule: DenseSchedule) -> Array:
+    """[K][N] → [panel][K][vectors][lanes] as [blocks·K][lanes], missing columns zero."""
+    inner, columns = weights.shape
+    blocks = spec.blocks
+    if columns % spec.lanes:
+        full = np.zeros((inner, blocks * spec.lanes), np.float32)
+        full[:, :columns] = weights
+        weights = full
+    split = weights.reshape(inner, blocks, spec.lanes)
+    packed = np.empty((blocks * inner, spec.lanes), np.float32)
+    for run in even_runs(blocks, schedule.vectors):
+        end = run.start + run.count * run.size
+        part = split[:, run.start : end].reshape(inner, run.count, run.size, spec.lanes)
+        packed[run.start * inner : end * inner] = part.transpose(1, 0, 2, 3).reshape(-1, spec.lanes)
+    return packed
+
+
+def choose(spec: DenseSpec, target: CpuTarget, cores: int) -> DenseSchedule:
+    """The candidate with the least predicted time on `cores` cores."""
+    return min(candidates(spec, target), key=lambda c: predicted_cycles(spec, c, cores))
+
+
+def candidates(spec: DenseSpec, target: CpuTarget) -> list[DenseSchedule]:
+    """Register tiles that fit the registers × splits of the rows, in order of preference."""
+    found = []
+    fitting = target.caches.l2_bytes // 2 // (4 * spec.inner)
+    for vectors in (4, 3, 6, 2, 1):
+        rows_max = min((target.registers - 1 - vectors) // vectors, _TILE_ROWS_MAX)
+        if vectors > spec.blocks or rows_max < 1:
+            continue
+        rows = even_runs(spec.rows, rows_max)[0].size
+        chunk = _chunk(spec, vectors, target, single=spec.rows <= rows)
+        blocks_min = -(-spec.rows // max(_ROW_BLOCK_MIN, fitting))
+        for row_blocks in dict.fromkeys((1, 2, 3, 4, 8, 16)):
+            row_block = -(-spec.rows // (blocks_min * row_blocks))
+            row_block = min(spec.rows, -(-row_block // rows) * rows)
+            found.append(DenseSchedule(rows, vectors, chunk, row_block, _UNROLL))
+    return list(dict.fromkeys(found))
+
+
+def _chunk(spec: DenseSpec, vectors: int, target: CpuTarget, *, single: bool) -> int:
+    """Reduction steps of a chunk: an eighth of L2; if no other row tile follows, a short stream."""
+    room = _STREAM_BYTES if single else target.caches.l2_bytes // 8
+    steps = max(_UNROLL, room // (4 * spec.lanes * vectors))
+    count = -(-spec.inner // steps)
+    return -(-spec.inner // (count * _UNROLL)) * _UNROLL
+
+
+def predicted_cycles(spec: DenseSpec, schedule: DenseSchedule, cores: int) -> float:
+    """Cycles of the busiest of `cores` cores; only good enough to rank candidates."""
+    row_blocks = -(-spec.rows // schedule.row_block)
+    panels = even_runs(spec.blocks, schedule.vectors)
+    tiles = even_runs(schedule.row_block, schedule.rows)
+    cycles = 0.0
+    for panel in panels:
+        nbytes = panel.size * spec.lanes * 4
+        step = sum(run.count * _step_cycles(run.size, panel.size, nbytes) for run in tiles)
+        fetched = nbytes / _MEMORY_BYTES_A_CYCLE
+        exposed = (1 - _OVERLAP) * min(step, fetched)
+        cycles += panel.count * (max(step, fetched) + exposed) * spec.inner
+    tasks = row_blocks * sum(panel.count for panel in panels)
+    return -(-tasks // cores) / tasks * cycles * row_blocks
+
+
+def _step_cycles(rows: int, vectors: int, nbytes: int) -> float:
+    """One reduction step of a register tile: two multiply-adds, two loads a cycle, and what part of
+    the weights' way from L2 shows."""
+    streamed = nbytes / _L2_BYTES_A_CYCLE
+    return max(rows * vectors / 2, (rows + vectors) / 2, _FMA_LATENCY, streamed) + streamed / 8
+
+
+TEMPLATES = {"MatMul": Template(_form, _lower, fuses=True)}
