@@ -18,7 +18,7 @@ from tenantdl.zoo.signals import audio, picture, printed, source_text
 Array = NDArray[Any]
 Rng = np.random.Generator
 
-BATCH_MAX, SIZE_MAX = 1024, 4096
+BATCH_MAX, SIZE_MAX, POSITIONS = 1024, 4096, 512
 _CLS, _SEP, _FIRST_WORD = 101, 102, 1996  # of the uncased WordPiece vocabulary; padding is 0
 _MAGIKA_PADDING = 256
 _SAMPLE_RATE = 16_000
@@ -40,7 +40,8 @@ def sample_inputs(
         raise UserError(f"batch {batch} is outside 1..{model.batch or BATCH_MAX}", where=name)
     maker = _MAKERS.get(name, _pictures)
     default = _SIZES.get(name)
-    if size is not None and (default is None or not 2 <= size <= SIZE_MAX):
+    largest = POSITIONS if maker is _tokens else SIZE_MAX
+    if size is not None and (default is None or not 2 <= size <= largest):
         raise UserError(f"size {size} does not fit this model", where=name)
     return maker(model, batch, size or default or 0, np.random.default_rng(seed))
 
