@@ -1,0 +1,49 @@
+"""What real lanes run: bundles, through `Runner`s whose arenas lie in shared memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tenantdl.bundle.load import LoadedBundle, load_bundle
+from tenantdl.bundle.manifest import Plan
+from tenantdl.exec import cores as _cores
+from tenantdl.exec.runner import Runner
+from tenantdl.ids import CoreId
+
+
+def pin(cores: Sequence[CoreId]) -> None:
+    """Keep this process and its pool on `cores`."""
+    _cores.pin(cores)
+
+
+def open_programs(
+    bundle: str, plans: Sequence[tuple[int, Sequence[memoryview]]]
+) -> list[list[SharedRunner]]:
+    """A runner for every arena of every (plan number, arenas) of the bundle at path `bundle`.
+
+    Each plan is run once in memory of its own first, so that code, weights and the pool are warm
+    before the lane says that it is ready. Raises UserError.
+    """
+    # The daemon has just checked the weights' digest.
+    loaded = load_bundle(bundle, verify=False)
+    programs: list[list[SharedRunner]] = []
+    for number, arenas in plans:
+        plan = loaded.manifest.plans[number]
+        warm_up = Runner(loaded, plan)
+        warm_up.run_block(0, warm_up.segment_count)
+        programs.append([SharedRunner(loaded, plan, arena) for arena in arenas])
+    return programs
+
+
+class SharedRunner(Runner):
+    """A runner in an arena that other processes map too: zeroed, of `plan.arena_bytes` or more."""
+
+    def __init__(self, bundle: LoadedBundle, plan: Plan, arena: memoryview) -> None:
+        super().__init__(bundle, plan)
+        # Nothing was written to the private arena: it never took up memory.
+        self._arena = np.frombuffer(arena, np.uint8)
+        self._calls = self._bind()
+        self._inputs = {t.name: (t, self._view(t)) for t in self.plan.inputs}
+        self._outputs = {t.name: self._view(t) for t in self.plan.outputs}

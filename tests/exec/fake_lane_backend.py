@@ -1,0 +1,70 @@
+"""A backend for lanes without kernels: each segment sleeps and adds one to what is in the arena.
+
+The bundle's path says how: "fake:SEGMENTS:MICROSECONDS". Inputs below zero make mischief in the
+middle segment: -1 kills the process, -2 raises, -3 hangs, -4 kills it only if the file in
+FAKE_ONCE is still there (and removes it)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tenantdl.bundle.manifest import Plan, Segment, Tensor
+
+Array = np.ndarray[Any, Any]
+
+
+def fake_plan(segments: int, cost_ns: int) -> Plan:
+    """A plan with x float32[1, 2] -> y float32[1, 2]."""
+    x = Tensor("x", "float32", (1, 2), 0)
+    y = Tensor("y", "float32", (1, 2), 0)
+    parts = tuple(Segment(i, i + 1, cost_ns) for i in range(segments))
+    return Plan(1, 64, (x,), (y,), (), parts, "estimated")
+
+
+def pin(cores: Sequence[int]) -> None:
+    os.sched_setaffinity(0, set(cores))
+
+
+class FakeProgram:
+    def __init__(self, segments: int, micros: int, arena: memoryview) -> None:
+        self.segment_count = segments
+        self._seconds = micros / 1e6
+        self._values = np.frombuffer(arena[:8], np.float32).reshape(1, 2)
+
+    def set_inputs(self, inputs: Mapping[str, Array]) -> None:
+        self._values[...] = inputs["x"]
+
+    def run_block(self, begin: int, end: int) -> None:
+        if self._seconds:
+            time.sleep(self._seconds * (end - begin))
+        if self._values[0, 1] < 0 and begin <= self.segment_count // 2 < end:
+            self._mischief(int(self._values[0, 1]))
+        self._values[0, 0] += end - begin
+
+    def outputs(self) -> dict[str, Array]:
+        return {"y": self._values.copy()}
+
+    def _mischief(self, kind: int) -> None:
+        if kind == -1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif kind == -2:
+            raise RuntimeError("a kernel raised")
+        elif kind == -3:
+            time.sleep(1000)
+        elif kind == -4 and Path(os.environ["FAKE_ONCE"]).exists():
+            Path(os.environ["FAKE_ONCE"]).unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def open_programs(
+    bundle: str, plans: Sequence[tuple[int, Sequence[memoryview]]]
+) -> list[list[FakeProgram]]:
+    _, segments, micros = Path(bundle).name.split(":")
+    return [[FakeProgram(int(segments), int(micros), a) for a in arenas] for _, arenas in plans]
