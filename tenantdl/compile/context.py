@@ -7,7 +7,7 @@ for the form that does not exist yet gets a conversion inserted. Producers ask w
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -185,15 +185,16 @@ class Context:
         """Append an operator; `args` are buffers in the order of the kernel's parameters."""
         self.program.operators.append(Operator(name, kind, kernel, args, n_outputs, flops))
 
-    def has_value(self, value: str) -> bool:
-        """Whether a form of `value` exists already."""
-        return value in self._plain or value in self._packed
-
     def adopt(self, lowered: Lowered) -> None:
         """Take over operators and buffers that the generic schedule made; its results are plain."""
         self.program.buffers.update(lowered.buffers)
         self.program.constants.update(lowered.constants)
-        self.program.operators.extend(lowered.operators)
+        for operator in lowered.operators:
+            args = tuple(
+                name if name in lowered.buffers or name in lowered.constants else self.plain(name)
+                for name in operator.args
+            )
+            self.program.operators.append(replace(operator, args=args))
         for value in lowered.buffers:
             if value in self.graph.types:
                 self._plain[value] = value

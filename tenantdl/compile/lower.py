@@ -50,11 +50,12 @@ def _flush(context: Context, pending: list[Node]) -> None:
 
     nodes = list(pending)
     pending.clear()
+    made = {name for node in nodes for name in node.outputs}
     for node in nodes:
         for name in node.inputs:
-            if name and (name in context.graph.inputs or context.has_value(name)):
+            if name and name not in made and name not in context.graph.constants:
                 context.plain(name)
-    lowered = lower_generic(context.graph, nodes)
+    lowered = lower_generic(context.graph, nodes, context.target)
     context.adopt(lowered)
 
 

@@ -1,6 +1,7 @@
 """Convolution: which algorithm, weights packed for it, schedule from the target's caches.
 
-Algorithms, one file each: `conv_direct` (dense, grouped by whole blocks, stems), `depthwise`.
+Algorithms, one file each: `conv_direct` (dense, grouped by whole blocks, stems), `winograd`,
+`depthwise`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from tenantdl.compile.kernels.conv_schedule import choose
 from tenantdl.compile.kernels.depthwise import depthwise, depthwise_pixels
 from tenantdl.compile.kernels.layout import Border, Packed, Planar
 from tenantdl.compile.kernels.registry import Template
+from tenantdl.compile.kernels.winograd import WinogradSchedule, pack_winograd, winograd
+from tenantdl.compile.kernels.winograd_schedule import reach, select
 
 PLANAR_CHANNELS_MAX = 4  # stems read row-major images of this many channels as they are
 DENSIFY_GROUPS_MAX = 16
@@ -98,7 +101,26 @@ def _form(context: Context, node: Node) -> Form | None:
 
 
 def _border(context: Context, node: Node) -> Border:
-    return _Geometry(context, node).border
+    geometry = _Geometry(context, node)
+    spec, schedule = _winograd(context, node, geometry)
+    border = geometry.border
+    return border if schedule is None else border.union(reach(spec, schedule.m))
+
+
+def _winograd(
+    context: Context, node: Node, geometry: _Geometry
+) -> tuple[ConvSpec, WinogradSchedule | None]:
+    """The Winograd schedule if one pays, decided from sizes alone, with the sizes as a spec."""
+    spec = ConvSpec(
+        context.layout_of(node.inputs[0]),
+        context.layout_of(node.outputs[0]),
+        geometry.kernel,
+        geometry.stride,
+        geometry.dilation,
+        geometry.pads,
+        geometry.groups,
+    )
+    return spec, select(spec, context.target, context.cores)
 
 
 def _lower(context: Context, group: Group) -> None:
@@ -126,6 +148,9 @@ def _lower(context: Context, group: Group) -> None:
     if geometry.depthwise:
         kind, packed = "depthwise_conv2d", pack_depthwise(weights, lanes)
         kernel = depthwise(spec, depthwise_pixels(spec, context.target))
+    elif (schedule := _winograd(context, node, geometry)[1]) is not None:
+        kind, packed = "conv2d_winograd", pack_winograd(weights, lanes, schedule)
+        kernel = winograd(spec, schedule)
     else:
         planar = isinstance(data, Planar)
         kind = "conv2d"

@@ -16,8 +16,9 @@ from tenantdl.compile.target import CpuTarget
 
 # Bytes a cycle from each level, one core; what streams overlaps with arithmetic only in part.
 _L2_BYTES_A_CYCLE = 40.0
-_L3_BYTES_A_CYCLE = 10.0
+_L3_BYTES_A_CYCLE = 5.0
 _FMA_LATENCY = 4
+_LOAD_PENALTY = 0.8
 
 
 def choose(spec: ConvSpec, target: CpuTarget, cores: int) -> ConvSchedule:
@@ -59,17 +60,17 @@ def predicted_cycles(
     arithmetic = 0.0
     for blocks, count in ((schedule.blocks, whole), (rest, 1 if rest else 0)):
         for run in even_runs(width, schedule.pixels):
-            step = max(
-                run.size * blocks / 2, (run.size + blocks) / 2, _latency_bound(run.size, blocks)
-            )
-            tile = spec.steps * step + run.size * blocks * 3 + 20
+            tile = spec.steps * step_cycles(run.size, blocks) + run.size * blocks * 3 + 20
             arithmetic += count * run.count * tile * height * out.batch
     return (arithmetic + _traffic_cycles(spec, schedule, target, row_blocks)) * share
 
 
-def _latency_bound(pixels: int, blocks: int) -> float:
-    """Chains of dependent multiply-adds: one step takes at least the latency of one."""
-    return float(_FMA_LATENCY) if pixels * blocks < 2 * _FMA_LATENCY else 0.0
+def step_cycles(pixels: int, blocks: int) -> float:
+    """Cycles of one reduction step: two multiply-adds a cycle, slower the more loads each needs (a
+    scalar a pixel, a vector a block), and never faster than a chain of dependent ones."""
+    products = pixels * blocks
+    loads = (pixels + blocks) / products
+    return max(products / 2 * (1 + _LOAD_PENALTY * max(0.0, loads - 0.55)), float(_FMA_LATENCY))
 
 
 def _traffic_cycles(
