@@ -103,11 +103,14 @@ class ConvSpec:
 @dataclass(frozen=True, slots=True)
 class ConvSchedule:
     """Knobs. `blocks` × `pixels`: the register tile; `row_block`: rows of the image for which all
-    output channels are computed before the next rows (1: data stays in L1, height: weights do)."""
+    output channels are computed before the next rows (1: data stays in L1, height: weights do).
+    `prefetch_weights`: ask for the next group's; `prefetch_data`: for the next tile's pixels."""
 
     blocks: int
     pixels: int
     row_block: int
+    prefetch_weights: bool = False
+    prefetch_data: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +176,8 @@ class _Conv:
             def body(blocks: int) -> None:
                 extent = rows if height % rows == 0 else _min(rows, height - y0)
                 with self.e.serial(extent) as dy:
-                    for pixels in self._tiles(y0 + dy, plane):
-                        self._tile(n, block, blocks, pixels)
+                    for number, pixels in self._tiles(y0 + dy, plane):
+                        self._tile(n, block, blocks, pixels, number)
 
             if rest and whole:
                 with self.e.branches(group < whole) as (full, tail):
@@ -185,22 +188,30 @@ class _Conv:
             else:
                 body(rest or schedule.blocks)
 
-    def _tiles(self, y: Index, plane: bool) -> Iterator[list[tuple[Index, Index]]]:
-        """Register tiles of a row (or of the whole small image): lists of output pixels."""
+    def _tiles(self, y: Index, plane: bool) -> Iterator[tuple[Index, list[tuple[Index, Index]]]]:
+        """Register tiles of a row (or of the whole small image): number and output pixels."""
         rows, columns = self.spec.rows, self.spec.columns
+        before = 0
         if plane:
             for run in even_runs(rows * columns, self.schedule.pixels):
                 for tile in range(run.count):
                     first = run.start + tile * run.size
-                    yield [divmod(first + i, columns) for i in range(run.size)]
+                    yield before + tile, [divmod(first + i, columns) for i in range(run.size)]
+                before += run.count
             return
+        tiles_of_row = sum(run.count for run in even_runs(columns, self.schedule.pixels))
         for run in even_runs(columns, self.schedule.pixels):
             with self.e.serial(run.count) as tile:
                 first = tile * run.size + run.start
-                yield [(y, first + i) for i in range(run.size)]
+                number = y * tiles_of_row + before + tile
+                yield number, [(y, first + i) for i in range(run.size)]
+            before += run.count
 
-    def _tile(self, n: Index, block: Index, blocks: int, pixels: list[tuple[Index, Index]]) -> None:
+    def _tile(
+        self, n: Index, block: Index, blocks: int, pixels: list[tuple[Index, Index]], number: Index
+    ) -> None:
         e = self.e
+        self._prefetch_operands(n, block, blocks, pixels)
         accumulators = []
         for c in range(blocks):
             bias = e.bind(e.load(self.bias, (block + c, 0)))
@@ -208,7 +219,7 @@ class _Conv:
             for register in column:
                 register.set(bias)
             accumulators.append(column)
-        self._reduce(n, block, accumulators, pixels)
+        self._reduce(n, block, accumulators, pixels, number)
         for c, column in enumerate(accumulators):
             for register, (y, x) in zip(column, pixels, strict=True):
                 self._store(register.get(), n, block + c, y, x)
@@ -219,8 +230,9 @@ class _Conv:
         block: Index,
         accumulators: list[list[Register]],
         pixels: list[tuple[Index, Index]],
+        number: Index,
     ) -> None:
-        """All reduction steps of one tile."""
+        """All reduction steps of one tile, the next weights prefetched along the way."""
         spec, e = self.spec, self.e
         (sh, sw), (dh, dw), (top, left) = spec.stride, spec.dilation, spec.pads
         planar = isinstance(spec.data, Planar)
@@ -236,13 +248,55 @@ class _Conv:
 
         outer = spec.data.channels if planar else spec.weight_shape[1]
         first = 0 if spec.groups == 1 else self._group_offset(block)
-        with e.serial(outer) as c, e.serial(spec.kernel[0]) as kh, e.serial(spec.kernel[1]) as kw:
+        height, width = spec.kernel
+        every = self._prefetch_interval(len(accumulators))
+        with e.serial(outer) as c, e.serial(height) as kh, e.serial(width) as kw:
             if planar:
                 self._step(at(c, 0, kh, kw), (c, kh, kw), block, accumulators, pixels)
-            else:
-                with e.serial(spec.lanes) as lane:
+                return
+            with e.serial(spec.lanes // every) as part:
+                if self.schedule.prefetch_weights:
+                    done = ((c * height + kh) * width + kw) * (spec.lanes // every) + part
+                    line = number * (spec.steps // every) + done
+                    e.prefetch(
+                        self.weights, (block + len(accumulators), 0, 0, 0, 0, line * spec.lanes)
+                    )
+                if self.schedule.prefetch_data:
+                    y, x = pixels[0]
+                    ahead = (y * sh, (x + len(pixels)) * sw + part * every * sw, 0)
+                    e.prefetch(self.data, spec.data.index(n, first + c, *ahead), locality=3)
+                for step in range(every):
+                    lane = part * every + step
                     read = at(first + c, lane, kh, kw)
                     self._step(read, (c, kh, kw, lane), block, accumulators, pixels)
+
+    def _prefetch_interval(self, blocks: int) -> int:
+        """Reduction steps for one line of weights, so that the next group's are spread evenly over
+        this one's tiles (kernels.md: the rate matters more than the distance)."""
+        if not self.schedule.prefetch_weights:
+            return 1
+        spec = self.spec
+        plane = is_plane(spec)
+        columns = spec.rows * spec.columns if plane else spec.columns
+        tiles = sum(run.count for run in even_runs(columns, self.schedule.pixels))
+        tiles *= 1 if plane else spec.rows
+        every = 1
+        while blocks * every * 2 <= tiles and every < 8:
+            every *= 2
+        return every
+
+    def _prefetch_operands(
+        self, n: Index, block: Index, blocks: int, pixels: list[tuple[Index, Index]]
+    ) -> None:
+        """Residuals are asked for before the reduction and read behind it."""
+        if self.spec.phase is not None:
+            return
+        for i, operand in enumerate(self.spec.program.parameters):
+            if operand.access == "full":
+                for c in range(blocks):
+                    for y, x in pixels:
+                        place = operand.layout.index(n, block + c, y, x)
+                        self.e.prefetch(self.operands[i], place, locality=3)
 
     def _group_offset(self, block: Index) -> Index:
         """First input block of the group that output block `block` belongs to."""

@@ -6,12 +6,15 @@ beyond L1 are charged at the rates of L2 and L3. The model only has to rank a fe
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tenantdl.compile.kernels.conv_direct import (
     ConvSchedule,
     ConvSpec,
     even_runs,
     is_plane,
 )
+from tenantdl.compile.kernels.layout import Packed
 from tenantdl.compile.target import CpuTarget
 
 # Bytes a cycle from each level, one core; what streams overlaps with arithmetic only in part.
@@ -24,7 +27,22 @@ _LOAD_PENALTY = 0.8
 def choose(spec: ConvSpec, target: CpuTarget, cores: int) -> ConvSchedule:
     """The candidate with the least predicted time on `cores` cores."""
     spec = spec.simplified()
-    return min(candidates(spec, target), key=lambda c: predicted_cycles(spec, c, target, cores))
+    best = min(candidates(spec, target), key=lambda c: predicted_cycles(spec, c, target, cores))
+    return _with_prefetch(spec, best, target)
+
+
+def _with_prefetch(spec: ConvSpec, schedule: ConvSchedule, target: CpuTarget) -> ConvSchedule:
+    """Weights are prefetched where each is read by one group only, data where it streams once and
+    a 1×1 kernel leaves no reuse to hide behind."""
+    packed = isinstance(spec.data, Packed)
+    height = 1 if is_plane(spec) else spec.rows
+    nbytes = 4 * spec.data.batch * spec.data.channels * spec.data.height * spec.data.width
+    streams = nbytes > target.caches.l2_bytes * 0.3 and spec.kernel == (1, 1)
+    return replace(
+        schedule,
+        prefetch_weights=packed and schedule.row_block >= height,
+        prefetch_data=packed and streams and not is_plane(spec),
+    )
 
 
 def candidates(spec: ConvSpec, target: CpuTarget) -> list[ConvSchedule]:
@@ -59,7 +77,7 @@ def predicted_cycles(
     whole, rest = divmod(out.blocks, schedule.blocks)
     arithmetic = 0.0
     for blocks, count in ((schedule.blocks, whole), (rest, 1 if rest else 0)):
-        for run in even_runs(width, schedule.pixels):
+        for run in even_runs(width, schedule.pixels) if count else ():
             tile = spec.steps * step_cycles(run.size, blocks) + run.size * blocks * 3 + 20
             arithmetic += count * run.count * tile * height * out.batch
     return (arithmetic + _traffic_cycles(spec, schedule, target, row_blocks)) * share
