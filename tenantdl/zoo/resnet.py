@@ -13,6 +13,9 @@ import onnx
 from tenantdl.zoo.layers import BATCH, Net
 
 EXPANSION = 4
+# Deviation of a branch relative to its shortcut, small as in trained networks: otherwise rounding
+# errors grow from block to block until correct kernels differ by 1e-4.
+_BRANCH_GAIN = 0.25
 
 
 def resnet50(
@@ -47,14 +50,14 @@ def bottleneck(net: Net, x: str, width: int, stride: int) -> str:
     """1×1, 3×3 (strided), 1×1 to 4 × `width` channels, plus the shortcut."""
     y = net.relu(net.conv(x, width, 1, "conv1"))
     y = net.relu(net.conv(y, width, 3, "conv2", stride=stride))
-    y = net.conv(y, width * EXPANSION, 1, "conv3")
+    y = net.conv(y, width * EXPANSION, 1, "conv3", gain=_BRANCH_GAIN)
     return net.relu(net.add(y, _shortcut(net, x, width * EXPANSION, stride)))
 
 
 def basic_block(net: Net, x: str, width: int, stride: int) -> str:
     """Two 3×3 convolutions (the first strided) plus the shortcut: ResNet-18 and -34."""
     y = net.relu(net.conv(x, width, 3, "conv1", stride=stride))
-    y = net.conv(y, width, 3, "conv2")
+    y = net.conv(y, width, 3, "conv2", gain=_BRANCH_GAIN)
     return net.relu(net.add(y, _shortcut(net, x, width, stride)))
 
 
