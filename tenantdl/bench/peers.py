@@ -1,9 +1,9 @@
 """The runtimes we are measured beside, each set up as its own users would for low latency.
 
-A runtime is a function in `PEERS`: it opens a model for given inputs and a core group, and returns
-a call that runs it once and answers the outputs in the model's order (names differ: OpenVINO keeps
-several for one tensor). One run is already behind it then. It is opened with only the group's cores allowed, as under taskset, so
-that its worker threads inherit them; the calls are made under `on_cores` too.
+A runtime is a function in `PEERS`: it opens a model for given inputs and a core group, runs it once
+and returns a call that does so again. The call answers the outputs in the model's order (OpenVINO
+keeps several names for one tensor). A model is opened with only the group's cores allowed, as
+under taskset, so that worker threads inherit them; calls are made under `on_cores` too.
 """
 
 from __future__ import annotations
