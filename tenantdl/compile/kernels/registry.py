@@ -46,8 +46,10 @@ def templates() -> dict[str, tuple[Template, ...]]:
         dense,
         elementwise,
         embedding,
+        matmul,
         normalization,
         pool,
+        reduce,
         resize,
         softmax,
         view,
@@ -55,7 +57,7 @@ def templates() -> dict[str, tuple[Template, ...]]:
 
     table: dict[str, tuple[Template, ...]] = {}
     vision = (conv, conv_transpose, pool, resize)
-    transformers = (dense, attention, normalization, softmax, embedding)
+    transformers = (dense, matmul, attention, normalization, softmax, reduce, embedding)
     for family in (*vision, *transformers, concat, view, elementwise):
         for op, template in family.TEMPLATES.items():
             table[op] = (*table.get(op, ()), template)
