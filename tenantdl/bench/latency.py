@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tenantdl.bench import cache
-from tenantdl.bench.inputs import random_inputs
+from tenantdl.load.inputs import random_inputs
 from tenantdl.bench.peers import PEERS, Array, Call, Job, Outputs, on_cores
 from tenantdl.bundle.library import runtime
 from tenantdl.bundle.load import load_bundle, read_manifest

@@ -14,7 +14,6 @@ import pytest
 from onnx import TensorProto, helper
 
 from tenantdl.bench import cache, latency
-from tenantdl.bench.inputs import random_inputs
 from tenantdl.bench.latency import OURS, Contestant, Settings, alternate, difference
 from tenantdl.bench.peers import PEERS, Job, on_cores
 from tenantdl.bundle.manifest import Tensor
@@ -103,22 +102,6 @@ def test_ratio_is_to_the_better_peer() -> None:
     assert latency.ratios(rows) == {("m", 1): 0.75}
     assert latency.geometric_mean([0.5, 2.0]) == pytest.approx(1)
     assert math.isnan(latency.geometric_mean([]))
-
-
-def test_random_inputs_repeat_and_fit() -> None:
-    tensors = [
-        Tensor("a", "float32", (2, 3), 0),
-        Tensor("b", "int64", (4,), 64),
-        Tensor("c", "bool", (), 128),
-    ]
-    inputs, again = random_inputs(tensors, 5), random_inputs(tensors, 5)
-    for tensor in tensors:
-        value = inputs[tensor.name]
-        assert (value.shape, value.dtype) == (tensor.shape, np.dtype(tensor.dtype))
-        np.testing.assert_array_equal(value, again[tensor.name])
-    assert set(inputs["b"]) <= {0, 1}
-    with pytest.raises(UserError, match="no random values for dtype"):
-        random_inputs([Tensor("s", "str", (1,), 0)], 0)
 
 
 @pytest.fixture
