@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tenantdl.bench import cache
-from tenantdl.bench.inputs import random_inputs
+from tenantdl.load.inputs import random_inputs
 from tenantdl.bench.peers import PEERS, Array, Call, Job, Outputs, on_cores
 from tenantdl.bundle.library import runtime
 from tenantdl.bundle.load import load_bundle, read_manifest
@@ -83,7 +83,8 @@ def measure(models: Sequence[str], settings: Settings, notify: Notify) -> Report
 
     A row: model, batch, threads, target, median_ms, p05_ms, p95_ms, runs, calibration_ms (a fixed
     loop before and after, to see whether the machine changed), and for peers `difference`: the
-    largest deviation of our outputs over their largest output. `notify` hears what happens. A
+    largest deviation of our outputs over their largest output (null in files when shapes or
+    infinities do not even match). `notify` hears what happens. A
     model or peer that fails is reported and the rest goes on; UserError for settings that cannot
     be met at all.
     """
@@ -134,11 +135,11 @@ def alternate(
 
 def difference(ours: Outputs, theirs: Outputs) -> float:
     """max |ours − theirs| ÷ max |theirs| over all outputs; infinite when they do not match up."""
-    if ours.keys() != theirs.keys():
+    if len(ours) != len(theirs):
         return math.inf
     worst = 0.0
-    for name, value in theirs.items():
-        a, b = (np.asarray(side, np.float64) for side in (ours[name], value))
+    for pair in zip(ours, theirs, strict=True):
+        a, b = (np.asarray(side, np.float64) for side in pair)
         if a.shape != b.shape or not np.array_equal(np.isfinite(a), np.isfinite(b)):
             return math.inf
         finite = np.isfinite(b)
@@ -201,7 +202,7 @@ def _measure_one(
     answers = {}
     for name, contestant in contestants.items():
         with on_cores(contestant.cores):
-            answers[name] = {key: value.copy() for key, value in contestant.call().items()}
+            answers[name] = tuple(value.copy() for value in contestant.call())
     before = _calibrate(cores)
     times = alternate(contestants, runs=settings.runs, seconds=settings.seconds)
     calibration_ms = [before, _calibrate(cores)]
@@ -231,7 +232,7 @@ def _open_ours(model: _Prepared, cores: tuple[CoreId, ...]) -> Call:
     with on_cores(cores):
         pin(cores)
         runner = Runner(load_bundle(model.bundle))
-    return lambda: runner.run(model.inputs)
+    return lambda: tuple(runner.run(model.inputs).values())
 
 
 def _warm_up(contestant: Contestant, clock: Callable[[], int]) -> int:

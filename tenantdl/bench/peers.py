@@ -1,8 +1,9 @@
 """The runtimes we are measured beside, each set up as its own users would for low latency.
 
-A runtime is a function in `PEERS`: it opens a model for given inputs and a core group, and returns
-a call that runs it once. It is opened with only the group's cores allowed, as under taskset, so
-that its worker threads inherit them; the calls are made under `on_cores` too.
+A runtime is a function in `PEERS`: it opens a model for given inputs and a core group, runs it once
+and returns a call that does so again. The call answers the outputs in the model's order (OpenVINO
+keeps several names for one tensor). A model is opened with only the group's cores allowed, as
+under taskset, so that worker threads inherit them; calls are made under `on_cores` too.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tenantdl.errors import UserError
 from tenantdl.ids import CoreId
 
 Array: TypeAlias = NDArray[Any]
-Outputs: TypeAlias = dict[str, Array]
+Outputs: TypeAlias = tuple[Array, ...]
 Call: TypeAlias = Callable[[], Outputs]
 
 
@@ -53,9 +54,9 @@ def open_onnxruntime(job: Job) -> Call:
         for name, extent in dims.items():
             options.add_free_dimension_override_by_name(name, extent)
         session = ort.InferenceSession(str(job.model), options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    feeds = dict(job.inputs)
-    return lambda: dict(zip(names, session.run(None, feeds), strict=True))
+        feeds = dict(job.inputs)
+        session.run(None, feeds)
+    return lambda: tuple(session.run(None, feeds))
 
 
 def open_openvino(job: Job) -> Call:
@@ -76,12 +77,13 @@ def open_openvino(job: Job) -> Call:
         }
         compiled = core.compile_model(model, "CPU", settings)
         request = compiled.create_infer_request()
-    ports = [(output.get_any_name(), output) for output in compiled.outputs]
-    feeds = dict(job.inputs)
+        ports = list(compiled.outputs)
+        feeds = dict(job.inputs)
+        request.infer(feeds)
 
     def call() -> Outputs:
         results = request.infer(feeds, share_inputs=True, share_outputs=True)
-        return {name: results[port] for name, port in ports}
+        return tuple(results[port] for port in ports)
 
     return call
 
@@ -112,23 +114,25 @@ def _required(package: str) -> Any:
 
 @contextmanager
 def _reported(job: Job, package: str) -> Iterator[None]:
-    """What a peer cannot load is the user's to know in one line, not a stack of its internals."""
+    """What a peer cannot run is the user's to know in one line, not a stack of its internals."""
     try:
         yield
     except Exception as error:  # their own classes derive from Exception directly
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"{package} cannot load it: {reason}", where=str(job.model)) from error
+        raise UserError(f"{package} cannot run it: {reason}", where=str(job.model)) from error
 
 
 def _named_dims(ort: Any, job: Job) -> dict[str, int]:
-    """Symbolic dimensions of the inputs and the extents they have in `job.inputs`."""
+    """Symbolic dimensions of the inputs and the extents they have in `job.inputs`. Some exporters
+    give unlike dimensions one name; such a name stays free."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     session = ort.InferenceSession(str(job.model), options, providers=["CPUExecutionProvider"])
-    dims: dict[str, int] = {}
+    extents: dict[str, set[int]] = {}
     for port in session.get_inputs():
         shape = np.shape(job.inputs[port.name]) if port.name in job.inputs else ()
-        pairs = zip(port.shape, shape, strict=False)
-        dims.update({name: extent for name, extent in pairs if isinstance(name, str)})
-    return dims
+        for name, extent in zip(port.shape, shape, strict=False):
+            if isinstance(name, str):
+                extents.setdefault(name, set()).add(extent)
+    return {name: found.pop() for name, found in extents.items() if len(found) == 1}

@@ -6,11 +6,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tenantdl.cli import parse
+from tenantdl.cli import parse, serve
 
 if TYPE_CHECKING:
     from tenantdl.bench.latency import Report, Row
@@ -59,6 +59,70 @@ def latency_command(
     _show(report, peers)
     if report.failures or not _agree(report.rows):
         raise typer.Exit(1)
+
+
+@app.command(name="qos")
+def qos_command(
+    workload: serve.Workload,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, help="Requests a second, all tenants together.")
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option(min=0.1, max=86400, help="Seconds of load.")
+    ] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="Scheduling policy, such as edf, fcfs.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the arrivals.")] = None,
+    json: Json = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write a page with plots.")
+    ] = None,
+    journal: serve.Journal = None,
+) -> None:
+    """Serve a workload, drive its load, and see who got what was promised.
+
+    What is left out is as the workload says.
+    """
+    from tenantdl.bench import qos
+    from tenantdl.cli import render
+
+    result = qos.run(
+        workload,
+        rate=rate,
+        duration_s=duration,
+        seed=seed,
+        policy=policy,
+        json=json,
+        report=report,
+        journal=journal,
+        command=_command_line(),
+    )
+    load = result.workload.load
+    title = f"{result.workload.name}: {load.duration_s:g} s of {load.arrivals} load, policy"
+    title += f" {result.workload.scheduler.policy}, measured on this machine"
+    columns = ["Tenant", ">QoS ms", ">rate/s", ">requests", ">in time", ">p50 ms", ">p95 ms"]
+    columns += [">p99 ms", ">answered/s", "Not answered"]
+    render.table(title, columns, [_qos_row(row) for row in result.rows])
+    if report is not None:
+        render.line(f"Report with plots: {report}")
+
+
+def _qos_row(row: dict[str, Any]) -> list[str]:
+    refused = ", ".join(f"{count} × {what}" for what, count in row["refused"].items())
+    return [
+        row["tenant"],
+        _number(row.get("qos_ms"), "g"),
+        _number(row["rate"], ".1f"),
+        str(row["requests"]),
+        _number(row["attainment"], ".1%"),
+        *(_number(row[key], ".1f") for key in ("p50_ms", "p95_ms", "p99_ms", "throughput")),
+        refused or "–",
+    ]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
 
 
 def _command_line() -> str:

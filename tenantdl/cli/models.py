@@ -80,8 +80,8 @@ def run_command(
     group = None if cores is None else parse.numbers(cores, "--cores")
 
     from tenantdl import api
-    from tenantdl.bench.inputs import random_inputs
     from tenantdl.cli import report, tensors
+    from tenantdl.load.inputs import random_inputs
 
     model = api.load(bundle, cores=group)
     if source is not None:

@@ -49,6 +49,9 @@ class Program(Protocol):
 class Backend(Protocol):
     """The module that a lane gets its programs from."""
 
+    def verify(self, bundle: str) -> None:
+        """Check a bundle before any lane maps it. Raises UserError."""
+
     def pin(self, cores: Sequence[CoreId]) -> None:
         """Keep this process on `cores`."""
 

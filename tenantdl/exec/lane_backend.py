@@ -18,6 +18,11 @@ def pin(cores: Sequence[CoreId]) -> None:
     _cores.pin(cores)
 
 
+def verify(bundle: str) -> None:
+    """Check all of the bundle at path `bundle`. Raises UserError."""
+    load_bundle(bundle)
+
+
 def open_programs(
     bundle: str, plans: Sequence[tuple[int, Sequence[memoryview]]]
 ) -> list[list[SharedRunner]]:

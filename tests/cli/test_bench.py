@@ -1,4 +1,4 @@
-"""`tenantdl bench latency`: options become settings, rows become a table and a file."""
+"""`tenantdl bench`: options become settings, rows become a table and a file."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from tenantdl.bench import latency
+from tenantdl.bench import latency, qos
 from tenantdl.bench.envelope import read_results
+from tenantdl.bench.qos_timeline import Timeline
+from tenantdl.load.workload import parse_workload
 from tests.cli.conftest import Cli
 
 ROW = {"batch": 1, "threads": 1, "p05_ms": 1.0, "p95_ms": 9.0, "runs": 30}
@@ -71,3 +73,37 @@ def test_unknown_peer(cli: Cli) -> None:
     code, _, err = cli("bench", "latency", "m", "--against", "torch")
     assert code == 2
     assert "unknown 'torch': choose from onnxruntime, openvino" in err
+
+
+def test_qos_passes_options_on_and_shows_a_row_a_tenant(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+    row = {"tenant": "ocr", "qos_ms": 15, "rate": 16, "requests": 320, "attainment": 0.875}
+    row |= {"p50_ms": 1.25, "p95_ms": 2, "p99_ms": None, "throughput": 15.5}
+    rows = [row | {"refused": {"HTTP 429": 40}}, row | {"tenant": "all", "refused": {}}]
+
+    def run(workload: Path, **options: Any) -> qos.Result:
+        asked.update(options, workload=workload)
+        parsed = parse_workload("[[tenant]]\nname = 'ocr'\nbundle = 'b'\nqos_ms = 15")
+        return qos.Result(parsed, rows, {}, Timeline({}, [], 0, 0, {}), options["command"])
+
+    monkeypatch.setattr(qos, "run", run)
+    options = ["--rate", "80", "--duration", "20", "--policy", "fcfs", "--seed", "3"]
+    page = tmp_path / "r.html"
+    code, out, _ = cli("bench", "qos", "w.toml", *options, "--report", str(page))
+    assert code == 0
+    assert asked.pop("command").startswith("tenantdl ")
+    assert asked == {
+        "workload": Path("w.toml"),
+        "rate": 80,
+        "duration_s": 20,
+        "policy": "fcfs",
+        "seed": 3,
+        "json": None,
+        "report": page,
+        "journal": None,
+    }
+    words = " ".join(out.split())
+    assert "ocr 15 16.0 320 87.5% 1.2 2.0 – 15.5 40 × HTTP 429" in words
+    assert f"Report with plots: {page}" in words

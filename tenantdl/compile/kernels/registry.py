@@ -39,19 +39,26 @@ class Template:
 def templates() -> dict[str, tuple[Template, ...]]:
     """ONNX operator → templates in order of preference."""
     from tenantdl.compile.kernels import (
+        attention,
         concat,
         conv,
         conv_transpose,
         dense,
         elementwise,
+        embedding,
+        matmul,
+        normalization,
         pool,
+        reduce,
         resize,
+        softmax,
         view,
     )
 
     table: dict[str, tuple[Template, ...]] = {}
-    families = (conv, conv_transpose, dense, pool, resize, concat, view, elementwise)
-    for family in families:
+    vision = (conv, conv_transpose, pool, resize)
+    transformers = (dense, matmul, attention, normalization, softmax, reduce, embedding)
+    for family in (*vision, *transformers, concat, view, elementwise):
         for op, template in family.TEMPLATES.items():
             table[op] = (*table.get(op, ()), template)
     return table

@@ -6,13 +6,15 @@ powers of two: nothing past the end of a row is read or written, on any instruct
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tvm import tirx
+from tvm.script.ir_builder import tirx as T
 
 from tenantdl.compile.kernels.conv_direct import even_runs
-from tenantdl.compile.kernels.emit import Emitter, Index, Value
+from tenantdl.compile.kernels.emit import Emitter, Index, Register, Value
 from tenantdl.compile.kernels.epilogue import Program
 from tenantdl.compile.kernels.vmath import VectorMath
 
@@ -40,10 +42,12 @@ class RowProgram:
     def store(self, out: Any, row: Index, column: Index, value: Value, count: int) -> None:
         """Store the program's result for the first `count` lanes of `value` at (row, column)."""
         for start, lanes in pieces(count, self._e.lanes):
-            piece = part(self._e, value, start, lanes)
-            math = VectorMath(self._e, lanes)
-            result = self._apply(math, row, column + start, piece, lanes)
-            self._e.store(out, (row, column + start), result, lanes)
+            self.put(out, row, column + start, part(self._e, value, start, lanes), lanes)
+
+    def put(self, out: Any, row: Index, column: Index, value: Value, lanes: int) -> None:
+        """Store the program's result for a vector of just `lanes` elements."""
+        result = self._apply(VectorMath(self._e, lanes), row, column, value, lanes)
+        self._e.store(out, (row, column), result, lanes)
 
     @property
     def heavy(self) -> bool:
@@ -60,9 +64,7 @@ class RowProgram:
         """Apply the program to `count` elements that `keep` stored."""
         for start, lanes in pieces(count, self._e.lanes):
             at = (row, column + start)
-            kept = self._e.bind(self._e.load(out, at, lanes))
-            result = self._apply(VectorMath(self._e, lanes), *at, kept, lanes)
-            self._e.store(out, at, result, lanes)
+            self.put(out, *at, self._e.bind(self._e.load(out, at, lanes)), lanes)
 
     def _apply(
         self, math: VectorMath, row: Index, column: Index, value: Value, lanes: int
@@ -124,3 +126,42 @@ def flat(shape: Sequence[int]) -> tuple[int, int]:
     for extent in shape[:-1]:
         rows *= extent
     return rows, shape[-1]
+
+
+def reduce_row(e: Emitter, count: int, load: Callable[[Index, int], Value], combine: str) -> Value:
+    """`combine` ("sum" or "max") of `count` ≥ 1 elements as a scalar; `load(column, lanes)` gives
+    them as vectors. Four accumulators hide the latency of the combination."""
+    function = T.max if combine == "max" else operator.add
+    finish = e.reduce_max if combine == "max" else e.reduce_sum
+    lanes = e.lanes
+    blocks, rest = divmod(count, lanes)
+    scalar: Value = None
+    if blocks:
+        width = min(4, blocks)
+        made = [Register(lanes) for _ in range(width)]
+        for j, register in enumerate(made):
+            register.set(load(j * lanes, lanes))
+        with e.serial(blocks // width - 1) as round_:
+            for j, register in enumerate(made):
+                column = ((round_ + 1) * width + j) * lanes
+                register.set(function(register.get(), load(column, lanes)))
+        total = made[0].get()
+        for register in made[1:]:
+            total = e.bind(function(total, register.get()))
+        for block in range(blocks // width * width, blocks):
+            total = e.bind(function(total, load(block * lanes, lanes)))
+        scalar = finish(total)
+    for start, length in pieces(rest, lanes):
+        value = finish(load(blocks * lanes + start, length), length)
+        scalar = value if scalar is None else e.bind(function(scalar, value))
+    return scalar
+
+
+def each_vector(e: Emitter, count: int) -> Iterator[tuple[Index, int]]:
+    """Bodies over `count` elements: (first element, vector length), a loop and the pieces."""
+    blocks, rest = divmod(count, e.lanes)
+    if blocks:
+        with e.serial(blocks) as block:
+            yield block * e.lanes, e.lanes
+    for start, lanes in pieces(rest, e.lanes):
+        yield blocks * e.lanes + start, lanes

@@ -1,0 +1,33 @@
+"""Register tiles: a step of a product, and a square of vectors turned without leaving registers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tvm import tirx
+
+from tenantdl.compile.kernels.emit import Emitter, Register, Value
+
+
+def multiply(e: Emitter, line: Sequence[Register], scalar: Value, vectors: list[Value]) -> None:
+    """One row of a tile: += scalar · vectors."""
+    factor = e.bind(e.splat(scalar))
+    for register, vector in zip(line, vectors, strict=True):
+        register.add(factor * vector)
+
+
+def transposed(e: Emitter, rows: list[Value]) -> list[Value]:
+    """A square of `lanes` vectors, turned in registers by log2(lanes) rounds of shuffles."""
+    lanes = e.lanes
+    step = lanes // 2
+    while step:
+        low = [j if j // step % 2 == 0 else lanes + j - step for j in range(lanes)]
+        high = [j + step if j // step % 2 == 0 else lanes + j for j in range(lanes)]
+        turned = list(rows)
+        for i in range(lanes):
+            if i // step % 2 == 0:
+                pair = [rows[i], rows[i + step]]
+                turned[i] = e.bind(tirx.Shuffle(pair, low))
+                turned[i + step] = e.bind(tirx.Shuffle(pair, high))
+        rows, step = turned, step // 2
+    return rows

@@ -1,0 +1,295 @@
+"""The asyncio driver: a short loop around the pure scheduler, the lanes and the clock.
+
+Everything runs on one thread. A request's inputs go into a slot of shared memory at once; then
+only small events and orders move. Every event and what the scheduler said goes to the journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tenantdl.daemon.calls import Call, Refused
+from tenantdl.daemon.catalogue import Catalogue, scheduler_config
+from tenantdl.daemon.journal import JournalWriter
+from tenantdl.daemon.statistics import Statistics, Timing
+from tenantdl.exec.lane_memory import Slots
+from tenantdl.exec.lane_pool import BACKEND, Address, LanePool
+from tenantdl.ids import LaneId, RequestId
+from tenantdl.load.protocol import Array
+from tenantdl.load.workload import TenantSection, Workload
+from tenantdl.machine import usable_cores
+from tenantdl.sched.config import LaneSpec
+from tenantdl.sched.messages import (
+    BlockFinished,
+    Cancelled,
+    Complete,
+    Event,
+    LaneLost,
+    LaneReady,
+    Launch,
+    Reason,
+    Reject,
+    RequestArrived,
+    Tick,
+)
+from tenantdl.sched.scheduler import Scheduler
+from tenantdl.units import SECOND, Ns, from_ms, from_seconds, to_seconds
+
+_log = logging.getLogger(__name__)
+
+# How long a request may wait unless its tenant says otherwise.
+_TIMEOUT_FACTOR, _TIMEOUT_LEAST = 10, Ns(SECOND)
+
+
+@dataclass(slots=True)
+class _Tenant:
+    """`free`: slots not in use, the one used last on top (its pages are warm)."""
+
+    qos: Ns
+    timeout: Ns
+    priority: int
+    slots: Slots
+    first_program: int
+    capacity: int
+    free: list[int]
+
+    def inside(self) -> int:
+        return self.capacity - len(self.free)
+
+
+@dataclass(slots=True)
+class _Ticket:
+    call: Call
+    slot: int
+    answer: asyncio.Future[dict[str, Array]]
+    timing: Timing
+    deadline: Ns
+
+
+class Engine:
+    """Serves a catalogue. Used by one event loop: `start`, any number of `infer`, `close`."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        catalogue: Catalogue,
+        *,
+        journal: Path | None = None,
+        backend: str = BACKEND,
+    ) -> None:
+        """Raises UserError for lanes on cores that are not there."""
+        groups = workload.lane_cores(tuple(usable_cores()))
+        lanes = [LaneSpec(LaneId(i), group) for i, group in enumerate(groups)]
+        config = scheduler_config(workload, catalogue, lanes)
+        self.catalogue = catalogue
+        self._scheduler = Scheduler(config)
+        self._pool = LanePool(
+            lanes,
+            catalogue.layouts,
+            hang=from_seconds(workload.scheduler.hang_s),
+            backend=backend,
+        )
+        self._tenants = {
+            name: _Tenant(
+                qos=from_ms(section.qos_ms),
+                timeout=_timeout(section),
+                priority=section.priority,
+                slots=self._pool.slots[index],
+                first_program=catalogue.first_programs()[index],
+                capacity=section.queue_max,
+                free=list(range(section.queue_max)),
+            )
+            for index, (name, section) in enumerate(catalogue.tenants.items())
+        }
+        queues = {name: tenant.inside for name, tenant in self._tenants.items()}
+        self.statistics = Statistics(catalogue.models, queues)
+        limit = round(workload.server.journal_mb_max * 1024**2)
+        self._journal = JournalWriter(journal, config, limit) if journal else None
+        self._tickets: dict[RequestId, _Ticket] = {}
+        self._requests = 0
+        self._ready: dict[LaneId, bool] = {lane.lane: False for lane in lanes}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wakeup: asyncio.TimerHandle | None = None
+        self._wakeup_at = Ns(0)
+        self._watch: asyncio.TimerHandle | None = None
+        self.failure: Exception | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether at least one lane can serve, and nothing is broken."""
+        return self.failure is None and any(self._ready.values())
+
+    def lane_pids(self) -> dict[LaneId, int]:
+        """Process ids of the living lanes."""
+        return self._pool.pids()
+
+    def start(self) -> None:
+        """Start the lanes; returns at once, `ready` turns true when they have loaded."""
+        self._loop = asyncio.get_running_loop()
+        self._pool.start(_clock())
+        self._loop.add_reader(self._pool.fileno(), self._guarded)
+        self._watch_lanes()
+
+    def close(self) -> None:
+        """Refuse what is open, stop the lanes, finish the journal. Idempotent."""
+        for timer in (self._wakeup, self._watch):
+            if timer:
+                timer.cancel()
+        self._refuse_all(Reason.LANE_LOST)
+        if self._loop:
+            self._loop.remove_reader(self._pool.fileno())
+            self._loop = None
+        self._pool.close()
+        if self._journal:
+            self._journal.close()
+
+    async def infer(self, call: Call) -> tuple[dict[str, Array], Timing]:
+        """Run one inference; outputs by name, and where the time went.
+
+        Raises Refused. Cancelling the task that awaits this cancels the request.
+        """
+        timing = Timing(call.tenant, call.model)
+        tenant = self._tenants[call.tenant]
+        if self.failure or self._loop is None or not tenant.free:
+            reason = Reason.QUEUE_FULL if not tenant.free else Reason.LANE_LOST
+            self.statistics.refused(timing, reason.value)
+            raise Refused(reason)
+        slot = tenant.free.pop()
+        tenant.slots.write(slot, call.plan, call.inputs)
+        timing.compute_input = _clock() - call.arrived
+        self._requests += 1
+        number = RequestId(self._requests)
+        answer: asyncio.Future[dict[str, Array]] = self._loop.create_future()
+        expires = Ns(call.arrived + min(tenant.timeout, call.timeout or tenant.timeout))
+        deadline = min(Ns(call.arrived + tenant.qos), expires)
+        self._tickets[number] = _Ticket(call, slot, answer, timing, deadline)
+        priority = tenant.priority if call.priority is None else call.priority
+        self._guarded(
+            RequestArrived(number, call.tenant, call.model, call.plan, deadline, expires, priority)
+        )
+        try:
+            return await answer, timing
+        except asyncio.CancelledError:
+            self._guarded(Cancelled(number))
+            raise
+
+    # --- the loop around the scheduler
+
+    def _guarded(self, event: Event | None = None) -> None:
+        """Take in what the lanes have said, then `event`. A bug of ours ends the daemon's service
+        rather than leaving requests without an answer."""
+        if self.failure:
+            return
+        try:
+            for report in self._pool.poll(_clock()):
+                self._handle(report)
+            if event is not None:
+                self._handle(event)
+            self._arm()
+        except Exception as error:
+            _log.exception("the scheduler failed")
+            self.failure = error
+            self._refuse_all(Reason.EXECUTION_FAILED)
+
+    def _handle(self, event: Event) -> None:
+        self._note(event)
+        now = _clock()
+        commands = self._scheduler.handle(event, now)
+        if self._journal:
+            self._journal.write(now, event, commands)
+        for command in commands:
+            match command:
+                case Launch():
+                    ticket = self._tickets[command.request]
+                    tenant = self._tenants[ticket.call.tenant]
+                    program = tenant.first_program + ticket.call.plan
+                    self._pool.launch(command, Address(program, ticket.slot))
+                case Complete():
+                    self._complete(command.request, now)
+                case Reject():
+                    self._reject(command.request, command.reason, now)
+                case _:
+                    raise TypeError(f"not a command: {command!r}")
+
+    def _note(self, event: Event) -> None:
+        """What the driver itself wants to know of an event."""
+        match event:
+            case BlockFinished():
+                ticket = self._tickets[event.request]
+                ticket.timing.compute_infer += event.elapsed
+                if event.begin == 0:
+                    submitted = ticket.call.arrived + ticket.timing.compute_input
+                    ticket.timing.queue = event.at - event.elapsed - submitted
+            case LaneReady():
+                self._ready[event.lane] = True
+            case LaneLost():
+                self._ready[event.lane] = False
+            case _:
+                pass
+
+    def _complete(self, number: RequestId, now: Ns) -> None:
+        ticket = self._tickets.pop(number)
+        call, timing = ticket.call, ticket.timing
+        tenant = self._tenants[call.tenant]
+        views = tenant.slots.outputs(ticket.slot, call.plan)
+        outputs = {name: view.copy() for name, view in views.items()}
+        tenant.free.append(ticket.slot)
+        timing.total = now - call.arrived
+        timing.late = now > ticket.deadline
+        self.statistics.answered(timing, time.time_ns())
+        if not ticket.answer.done():
+            ticket.answer.set_result(outputs)
+
+    def _reject(self, number: RequestId, reason: Reason, now: Ns) -> None:
+        ticket = self._tickets.pop(number)
+        self._tenants[ticket.call.tenant].free.append(ticket.slot)
+        ticket.timing.total = now - ticket.call.arrived
+        self.statistics.refused(ticket.timing, reason.value)
+        if not ticket.answer.done():
+            ticket.answer.set_exception(Refused(reason))
+
+    def _refuse_all(self, reason: Reason) -> None:
+        """The end of service: nobody is left without an answer."""
+        for ticket in self._tickets.values():
+            if not ticket.answer.done():
+                ticket.answer.set_exception(Refused(reason))
+        self._tickets.clear()
+
+    def _arm(self) -> None:
+        """Have a Tick sent when the scheduler wants one; too early does no harm."""
+        due = self._scheduler.next_wakeup()
+        if due is None or self._loop is None or (self._wakeup and self._wakeup_at <= due):
+            return
+        if self._wakeup:
+            self._wakeup.cancel()
+        self._wakeup_at = due
+        self._wakeup = self._loop.call_later(to_seconds(due - _clock()), self._tick)
+
+    def _tick(self) -> None:
+        self._wakeup = None
+        due = self._scheduler.next_wakeup()
+        self._guarded(Tick() if due is not None and due <= _clock() else None)
+
+    def _watch_lanes(self) -> None:
+        if self._loop is None:
+            return
+        again = self._pool.watch(_clock())
+        self._guarded()
+        if self._journal:
+            self._journal.flush()
+        self._watch = self._loop.call_later(to_seconds(again - _clock()), self._watch_lanes)
+
+
+def _timeout(tenant: TenantSection) -> Ns:
+    if tenant.timeout_ms is not None:
+        return from_ms(tenant.timeout_ms)
+    return max(Ns(_TIMEOUT_FACTOR * from_ms(tenant.qos_ms)), _TIMEOUT_LEAST)
+
+
+def _clock() -> Ns:
+    """Also the clock of the lanes."""
+    return Ns(time.monotonic_ns())

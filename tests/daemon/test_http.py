@@ -1,0 +1,398 @@
+"""The protocol, spoken by tritonclient to a server with a fake engine behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+import uvicorn
+
+from tenantdl.bundle.manifest import Plan, Segment, Tensor
+from tenantdl.daemon.calls import Call, Refused
+from tenantdl.daemon.catalogue import Catalogue, ServedModel
+from tenantdl.daemon.http import STATUS, make_app
+from tenantdl.daemon.statistics import Statistics, Timing
+from tenantdl.ids import ModelId, TenantId
+from tenantdl.load.protocol import DATATYPES
+from tenantdl.sched.messages import Reason
+
+BODY_BYTES_MAX = 8 * 1024**2
+
+
+def plan(batch: int) -> Plan:
+    inputs = (Tensor("x", "float32", (batch, 3), 0), Tensor("k", "int64", (1,), 64))
+    outputs = (Tensor("y", "float32", (batch, 3), 0), Tensor("n", "int64", (1,), 64))
+    return Plan(batch, 128, inputs, outputs, (), (Segment(0, 1, 1000),), "estimated")
+
+
+def dtype_plan(dtype: str) -> Plan:
+    x, y = Tensor("x", dtype, (2, 2), 0), Tensor("y", dtype, (2, 2), 0)
+    return Plan(1, 128, (x,), (y,), (), (Segment(0, 1, 1000),), "estimated")
+
+
+class FakeEngine:
+    """Adds k to x, echoes single inputs, and refuses as it is told."""
+
+    def __init__(self) -> None:
+        models = {"add": ((plan(1), plan(4)), ("alice", "bob"))}
+        for name in DATATYPES.values():
+            if name != "object":
+                models[f"echo_{name}"] = ((dtype_plan(name),), (f"echo_{name}",))
+        self.catalogue = Catalogue(
+            {
+                ModelId(name): ServedModel(
+                    ModelId(name), name, plans, tuple(TenantId(t) for t in tenants)
+                )
+                for name, (plans, tenants) in models.items()
+            },
+            {},
+            (),
+        )
+        users = [t for m in self.catalogue.models.values() for t in m.tenants]
+        self.statistics = Statistics(self.catalogue.models, {t: (lambda: 3) for t in users})
+        self.ready = True
+        self.reason: Reason | None = None
+        self.calls: list[Call] = []
+        self.hold = False
+        self.cancelled = threading.Event()
+
+    async def infer(self, call: Call) -> tuple[dict[str, np.ndarray], Timing]:
+        self.calls.append(call)
+        if self.reason:
+            raise Refused(self.reason)
+        if self.hold:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                self.cancelled.set()
+        timing = Timing(call.tenant, call.model, total=10**6, queue=10, compute_infer=500)
+        self.statistics.answered(timing, time.time_ns())
+        x = call.inputs["x"]
+        if "k" not in call.inputs:
+            return {"y": x.copy()}, timing
+        k = call.inputs["k"]
+        return {"y": x + k.astype(np.float32), "n": k + 1}, timing
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[str, FakeEngine]]:
+    engine = FakeEngine()
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(make_app(engine, BODY_BYTES_MAX), log_level="warning", lifespan="off")
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
+    thread.start()
+    yield "{}:{}".format(*listener.getsockname()), engine
+    running.should_exit = True
+    thread.join()
+    listener.close()
+
+
+@pytest.fixture
+def engine(server: tuple[str, FakeEngine]) -> Iterator[FakeEngine]:
+    yield server[1]
+    server[1].ready, server[1].reason, server[1].hold = True, None, False
+
+
+@pytest.fixture
+def client(server: tuple[str, FakeEngine]) -> Iterator[triton.InferenceServerClient]:
+    client = triton.InferenceServerClient(server[0])
+    yield client
+    client.close()
+
+
+def raw(
+    server: tuple[str, FakeEngine],
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    headers: dict[str, str] | None = None,
+) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(server[0], timeout=30)
+    connection.request(method, path, body, headers or {})
+    response = connection.getresponse()
+    answer = response.status, response.read()
+    connection.close()
+    return answer
+
+
+def tensor(name: str, array: np.ndarray, binary: bool) -> triton.InferInput:
+    kinds = {value: key for key, value in DATATYPES.items()}
+    given = triton.InferInput(name, list(array.shape), kinds[array.dtype.name])
+    given.set_data_from_numpy(array, binary_data=binary)
+    return given
+
+
+def add_inputs(batch: int = 1, binary: bool = True) -> list[triton.InferInput]:
+    x = np.arange(3 * batch, dtype=np.float32).reshape(batch, 3)
+    return [tensor("x", x, binary), tensor("k", np.array([5]), binary)]
+
+
+# --- what tritonclient asks
+
+
+def test_health_and_metadata(client: triton.InferenceServerClient, engine: FakeEngine) -> None:
+    assert client.is_server_live() and client.is_server_ready()
+    assert client.is_model_ready("add") and client.is_model_ready("add", "1")
+    assert not client.is_model_ready("none") and not client.is_model_ready("add", "2")
+    metadata = client.get_server_metadata()
+    assert metadata["name"] == "tenantdl"
+    assert {"binary_tensor_data", "statistics", "model_configuration"} <= set(
+        metadata["extensions"]
+    )
+    engine.ready = False
+    assert client.is_server_live() and not client.is_server_ready()
+    assert not client.is_model_ready("add")
+
+
+def test_model_metadata_and_config(client: triton.InferenceServerClient) -> None:
+    assert client.get_model_metadata("add") == {
+        "name": "add",
+        "versions": ["1"],
+        "platform": "tenantdl_bundle",
+        "inputs": [
+            {"name": "x", "datatype": "FP32", "shape": [-1, 3]},
+            {"name": "k", "datatype": "INT64", "shape": [1]},
+        ],
+        "outputs": [
+            {"name": "y", "datatype": "FP32", "shape": [-1, 3]},
+            {"name": "n", "datatype": "INT64", "shape": [1]},
+        ],
+    }
+    config = client.get_model_config("add", "1")
+    assert config["max_batch_size"] == 0
+    assert config["input"][0] == {"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 3]}
+
+
+@pytest.mark.parametrize("binary_in", [True, False])
+@pytest.mark.parametrize("binary_out", [True, False])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_infer(
+    client: triton.InferenceServerClient,
+    engine: FakeEngine,
+    binary_in: bool,
+    binary_out: bool,
+    batch: int,
+) -> None:
+    wanted = [triton.InferRequestedOutput(n, binary_data=binary_out) for n in ("n", "y")]
+    result = client.infer(
+        "add", add_inputs(batch, binary_in), outputs=wanted, request_id="r7", model_version="1"
+    )
+    expected = np.arange(3 * batch, dtype=np.float32).reshape(batch, 3) + 5
+    assert np.array_equal(result.as_numpy("y"), expected)
+    assert result.as_numpy("n").tolist() == [6]
+    assert result.get_response()["id"] == "r7"
+    assert engine.calls[-1].plan == [1, 4].index(batch)
+
+
+@pytest.mark.parametrize(
+    ("kind", "binary"),
+    [
+        (kind, binary)
+        for kind in sorted(set(DATATYPES) - {"BYTES", "BF16"})
+        for binary in (True, False)
+        if binary or kind != "FP16"  # which tritonclient sends as bytes only
+    ],
+)
+def test_every_datatype(client: triton.InferenceServerClient, kind: str, binary: bool) -> None:
+    dtype = DATATYPES[kind]
+    array = np.array([[0, 1], [1, 0]]).astype(dtype)
+    result = client.infer(f"echo_{dtype}", [tensor("x", array, binary)])
+    got = result.as_numpy("y")
+    assert got.dtype == array.dtype and np.array_equal(got, array)
+
+
+def test_outputs_are_chosen_and_default_to_all(client: triton.InferenceServerClient) -> None:
+    only = client.infer("add", add_inputs(), outputs=[triton.InferRequestedOutput("n")])
+    assert only.as_numpy("y") is None and only.as_numpy("n") is not None
+    both = client.infer("add", add_inputs())
+    assert both.as_numpy("y") is not None and both.as_numpy("n") is not None
+
+
+def test_parameters_reach_the_engine(
+    client: triton.InferenceServerClient, engine: FakeEngine
+) -> None:
+    client.infer("add", add_inputs())
+    assert (engine.calls[-1].tenant, engine.calls[-1].timeout, engine.calls[-1].priority) == (
+        "alice",
+        None,
+        None,
+    )
+    client.infer("add", add_inputs(), priority=2, timeout=1500, parameters={"tenant": "bob"})
+    assert (engine.calls[-1].tenant, engine.calls[-1].timeout, engine.calls[-1].priority) == (
+        "bob",
+        1_500_000,
+        2,
+    )
+
+
+def test_statistics(client: triton.InferenceServerClient) -> None:
+    before = client.get_inference_statistics("add")["model_stats"][0]
+    client.infer("add", add_inputs())
+    (after,) = client.get_inference_statistics("add", "1")["model_stats"]
+    assert after["inference_count"] == before["inference_count"] + 1
+    parts = after["inference_stats"]
+    assert parts["success"]["ns"] == after["inference_count"] * 10**6
+    assert parts["compute_infer"]["count"] == after["inference_count"]
+    assert {"queue", "compute_input", "compute_output", "fail", "cache_hit"} <= set(parts)
+    assert len(client.get_inference_statistics()["model_stats"]) == 1 + len(DATATYPES) - 1
+
+
+# --- what goes wrong
+
+
+@pytest.mark.parametrize(("reason", "status"), sorted(STATUS.items(), key=lambda i: i[0].value))
+def test_refusals(
+    server: tuple[str, FakeEngine], engine: FakeEngine, reason: Reason, status: int
+) -> None:
+    engine.reason = reason
+    body = json.dumps(ADD).encode()
+    got, answer = raw(server, "POST", "/v2/models/add/infer", body)
+    assert got == status
+    assert json.loads(answer)["error"].startswith(reason.value)
+
+
+X = {"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}
+K = {"name": "k", "shape": [1], "datatype": "INT64", "data": [1]}
+ADD = {"inputs": [X, K]}
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ({"inputs": [X]}, "input 'k' is missing"),
+        ({"inputs": [X, K, {**K, "name": "z"}]}, "unknown input 'z'"),
+        ({"inputs": [{**X, "datatype": "FP64"}, K]}, "input 'x' has datatype FP64, needs FP32"),
+        ({"inputs": [{**X, "shape": [3, 1]}, K]}, "no plan for input shapes {'x': [3, 1]"),
+        ({"inputs": [{**X, "shape": [2]}, K]}, "input 'x': cannot reshape"),
+        ({**ADD, "outputs": [{"name": "q"}]}, "unknown output 'q'"),
+        ({**ADD, "parameters": {"tenant": "eve"}}, "tenant 'eve' does not use model add"),
+        ({**ADD, "parameters": {"tenant": {}}}, "tenant {} does not use model add"),
+        ({**ADD, "parameters": {"timeout": "soon"}}, "parameter 'timeout' must be a whole number"),
+        ({**ADD, "parameters": {"priority": -1}}, "parameter 'priority' must be a whole number"),
+        ({"inputs": 3}, "request is not valid"),
+        ([], "request is not valid"),
+    ],
+)
+def test_bad_requests_are_400_and_say_what(
+    server: tuple[str, FakeEngine], message: object, said: str
+) -> None:
+    status, answer = raw(server, "POST", "/v2/models/add/infer", json.dumps(message).encode())
+    assert status == 400
+    assert said in json.loads(answer)["error"]
+
+
+def test_bad_bodies_are_400(server: tuple[str, FakeEngine]) -> None:
+    for body, length in ((b"", None), (b"{", None), (b"{}", "99"), (b"{}", "-1"), (b"{}", "²")):
+        headers = {} if length is None else {"Inference-Header-Content-Length": length}
+        encoded = {key: value.encode() for key, value in headers.items()}
+        status, answer = raw(server, "POST", "/v2/models/add/infer", body, encoded)  # type: ignore
+        assert status == 400, (body, length)
+        assert json.loads(answer)["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v2/models/none", 404),
+        ("POST", "/v2/models/none/infer", 404),
+        ("POST", "/v2/models/add/versions/3/infer", 404),
+        ("GET", "/v2/models/none/stats", 404),
+        ("GET", "/nowhere", 404),
+        ("GET", "/v2/models/add/infer", 405),
+    ],
+)
+def test_errors_are_json_everywhere(
+    server: tuple[str, FakeEngine], method: str, path: str, status: int
+) -> None:
+    got, answer = raw(server, method, path)
+    assert got == status
+    assert set(json.loads(answer)) == {"error"}
+
+
+def test_a_too_long_body_is_refused_before_it_is_read(server: tuple[str, FakeEngine]) -> None:
+    connection = http.client.HTTPConnection(server[0], timeout=30)
+    connection.putrequest("POST", "/v2/models/add/infer")
+    connection.putheader("Content-Length", str(10**12))
+    connection.endheaders()
+    # Not one byte of the body was sent.
+    response = connection.getresponse()
+    assert response.status == 413
+    assert "body of 1000000000000 bytes" in json.loads(response.read())["error"]
+    connection.close()
+
+
+def test_a_body_without_a_length_is_cut_off(server: tuple[str, FakeEngine]) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(4096):
+            yield b" " * 65536
+
+    connection = http.client.HTTPConnection(server[0], timeout=30)
+    try:
+        connection.request("POST", "/v2/models/add/infer", endless(), encode_chunked=True)
+        assert connection.getresponse().status == 413
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the server hung up before all was sent, as it may
+    connection.close()
+    assert raw(server, "GET", "/v2/health/ready")[0] == 200
+
+
+def test_bytes_being_read_are_bounded_together(server: tuple[str, FakeEngine]) -> None:
+    """Clients that announce long bodies and never send them cannot fill the memory."""
+    idle = []
+    each = 256 * 1024
+    for _ in range(BODY_BYTES_MAX // each):
+        connection = http.client.HTTPConnection(server[0], timeout=30)
+        connection.putrequest("POST", "/v2/models/add/infer")
+        connection.putheader("Content-Length", str(each))
+        connection.endheaders()
+        idle.append(connection)
+    body = json.dumps(ADD).encode()
+    statuses = set()
+    end = time.monotonic() + 30
+    while 429 not in statuses and time.monotonic() < end:
+        statuses.add(raw(server, "POST", "/v2/models/add/infer", body)[0])
+    assert 429 in statuses
+    for connection in idle:
+        connection.close()
+    while raw(server, "POST", "/v2/models/add/infer", body)[0] != 200:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_compressed_requests_are_refused(server: tuple[str, FakeEngine]) -> None:
+    headers = {"Content-Encoding": "gzip"}
+    assert raw(server, "POST", "/v2/models/add/infer", b"x", headers)[0] == 415
+
+
+def test_a_client_that_hangs_up_cancels_its_request(
+    server: tuple[str, FakeEngine], engine: FakeEngine
+) -> None:
+    engine.hold = True
+    engine.cancelled.clear()
+    before = len(engine.calls)
+    connection = http.client.HTTPConnection(server[0], timeout=30)
+    connection.request("POST", "/v2/models/add/infer", json.dumps(ADD).encode())
+    end = time.monotonic() + 30
+    while len(engine.calls) == before and time.monotonic() < end:
+        time.sleep(0.01)
+    connection.close()
+    assert engine.cancelled.wait(30)
+
+
+def test_metrics(server: tuple[str, FakeEngine], client: triton.InferenceServerClient) -> None:
+    client.infer("add", add_inputs(), parameters={"tenant": "bob"})
+    status, text = raw(server, "GET", "/metrics")
+    assert status == 200
+    assert b'tenantdl_requests_total{outcome="ok",tenant="bob"}' in text
+    assert b'tenantdl_qos_met_total{tenant="bob"}' in text
+    assert b'tenantdl_latency_seconds_bucket{le="0.001",tenant="bob"}' in text
+    assert b'tenantdl_queue_length{tenant="alice"} 3.0' in text
