@@ -1,0 +1,75 @@
+"""Runner: inputs are checked, blocks add up to the whole, arenas do not share state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nets import Net, reference
+
+from tenantdl.bundle.load import LoadedBundle, load_bundle
+from tenantdl.compile.pipeline import compile_model
+from tenantdl.errors import UserError
+from tenantdl.exec.runner import Runner
+
+
+@pytest.fixture(scope="module")
+def net() -> Net:
+    net = Net()
+    x = net.input(2, 16, 9, 9)
+    for _ in range(3):
+        x = net.op(
+            "Relu", net.op("Conv", x, net.weight(32, 16 if _ == 0 else 32, 3, 3), pads=[1] * 4)
+        )
+    net.output(net.op("GlobalAveragePool", x))
+    return net
+
+
+@pytest.fixture(scope="module")
+def bundle(net: Net, tmp_path_factory: pytest.TempPathFactory) -> LoadedBundle:
+    path = tmp_path_factory.mktemp("bundles") / "net"
+    compile_model(net.model(), path)
+    return load_bundle(path)
+
+
+def test_interleaved_runners(net: Net, bundle: LoadedBundle) -> None:
+    """Two requests parked at every block boundary in turn give what each gives alone."""
+    runners = [Runner(bundle), Runner(bundle)]
+    name = next(iter(net.inputs))
+    inputs = [net.inputs[name], -net.inputs[name]]
+    for runner, value in zip(runners, inputs, strict=True):
+        runner.set_inputs({name: value})
+    for segment in range(runners[0].segment_count):
+        for runner in runners:
+            runner.run_block(segment, segment + 1)
+    for runner, value in zip(runners, inputs, strict=True):
+        net.inputs[name] = value
+        for output, expected in reference(net).items():
+            np.testing.assert_allclose(runner.outputs()[output], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_runs_again_after_other_inputs(net: Net, bundle: LoadedBundle) -> None:
+    """Nothing is left behind in the arena: borders stay zero."""
+    runner = Runner(bundle)
+    name, value = next(iter(net.inputs.items()))
+    first = runner.run({name: value})
+    runner.run({name: np.full_like(value, 1e3)})
+    again = runner.run({name: value})
+    for output, array in first.items():
+        np.testing.assert_array_equal(array, again[output])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: {}, "'x0' is missing"),
+        (lambda x: {"x0": x, "y": x}, "unknown input 'y'"),
+        (lambda x: {"x0": x[:1]}, r"shape \[1, 16, 9, 9\], needs \[2, 16, 9, 9\]"),
+        (lambda x: {"x0": x.astype(np.float64)}, "dtype float64, needs float32"),
+    ],
+)
+def test_bad_inputs(net: Net, bundle: LoadedBundle, change: object, message: str) -> None:
+    assert callable(change)
+    with pytest.raises(UserError, match=message):
+        Runner(bundle).run(change(net.inputs["x0"]))
