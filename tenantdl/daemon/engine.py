@@ -111,6 +111,7 @@ class Engine:
         self._journal = JournalWriter(journal, config, limit) if journal else None
         self._tickets: dict[RequestId, _Ticket] = {}
         self._requests = 0
+        self._backlog = False
         self._ready: dict[LaneId, bool] = {lane.lane: False for lane in lanes}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wakeup: asyncio.TimerHandle | None = None
@@ -190,6 +191,10 @@ class Engine:
             if event is not None:
                 self._handle(event)
             self._arm()
+            backlog = self._scheduler.backlog()
+            if backlog != self._backlog:
+                self._backlog = backlog
+                self._pool.set_backlog(backlog)
         except Exception as error:
             _log.exception("the scheduler failed")
             self.failure = error

@@ -73,24 +73,26 @@ class Front:
 
     def routes(self) -> list[Route]:
         """All routes, the versioned ones too."""
+        routes: list[Route] = []
         model = "/v2/models/{model}"
-        routes = [
-            Route("/metrics", self._metrics),
-            Route("/v2", self._server),
-            Route("/v2/", self._server),
-            Route("/v2/health/live", self._live),
-            Route("/v2/health/ready", self._ready),
-            Route("/v2/models/stats", self._stats),
-        ]
         for prefix in (model, model + "/versions/{version}"):
             routes += [
                 Route(prefix + "/infer", self._infer, methods=["POST"]),
-                Route(prefix, self._model),
                 Route(prefix + "/ready", self._model_ready),
                 Route(prefix + "/config", self._config),
                 Route(prefix + "/stats", self._stats),
             ]
-        return routes
+        return [
+            *routes,
+            Route("/v2/models/stats", self._stats),
+            Route(model, self._model),
+            Route(model + "/versions/{version}", self._model),
+            Route("/v2", self._server),
+            Route("/v2/", self._server),
+            Route("/v2/health/live", self._live),
+            Route("/v2/health/ready", self._ready),
+            Route("/metrics", self._metrics),
+        ]
 
     async def _metrics(self, request: Request) -> Response:
         text = self._service.statistics.exposition()

@@ -72,6 +72,7 @@ def serve(
             log_level="warning",
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             limit_concurrency=workload.server.connections_max,
             timeout_graceful_shutdown=5,
         )

@@ -116,7 +116,8 @@ class LaneProcess:
         while self._wait():
             order = self._channel.take(between=False)
             if order is not None:
-                self._tell(Report(Kind.STARTED, order.launch), ring=True)
+                # Longer launches are near their end only later, and say so then.
+                self._tell(Report(Kind.STARTED, order.launch), ring=len(order.ends) == 1)
             while order is not None:
                 order = self._run(order)
 
@@ -135,8 +136,8 @@ class LaneProcess:
             elapsed = finished - started
             self._tell(
                 Report(kind, order.launch, order.request, begin, end, elapsed, finished, goes_on),
-                # In a launch's last block its owner has to know that the end is near.
-                ring=through or follows is not None or index == last - 1,
+                # In a launch's last block, an owner with more work has to know that it is near.
+                ring=through or follows is not None or (index == last - 1 and channel.backlog),
             )
             if through or follows is not None:
                 return follows
@@ -147,20 +148,20 @@ class LaneProcess:
         """Run one block; whether it went well."""
         program = self._programs[order.program]
         runner = program.runners[order.arena]
-        progress = program.slots.progress(order.slot)
+        slots, slot = program.slots, order.slot
         try:
             if begin == 0:
-                runner.set_inputs(program.slots.inputs(order.slot, program.index))
-            elif progress[0] != begin:
-                raise ExecutionError(f"segment {begin} follows on segment {progress[0]}")
+                runner.set_inputs(slots.inputs(slot, program.index))
+            elif slots.progress(slot) != begin:
+                raise ExecutionError(f"segment {begin} follows on {slots.progress(slot)}")
             runner.run_block(begin, end)
             if end == runner.segment_count:
                 results = runner.outputs()
-                for name, view in program.slots.outputs(order.slot, program.index).items():
+                for name, view in slots.outputs(slot, program.index).items():
                     view[...] = results[name]
-            progress[0] = end
+            slots.set_progress(slot, end)
         except Exception:  # whatever a model's kernels raise, it must not take the lane down
-            progress[0] = 0
+            slots.set_progress(slot, 0)
             _log.exception("lane %d: request %d failed", self._setup.lane, order.request)
             return False
         return True

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import struct
 from collections.abc import Mapping as Mapped
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,7 @@ from tenantdl.bundle.manifest import ALIGNMENT, Plan
 
 Array = NDArray[Any]
 
+_PROGRESS = struct.Struct("<Q")
 _PAGE = 4096
 _HUGE_PAGE = 2 * 1024**2
 
@@ -112,41 +114,54 @@ class Slots:
 
     def __init__(self, layout: TenantLayout, memory: mmap.mmap) -> None:
         self._layout = layout
-        self._bytes = np.frombuffer(memory, np.uint8)
+        self._memory = memory
+        # Views are made once and kept: a slot is used again and again.
+        self._made: dict[tuple[int, int, bool], dict[str, Array]] = {}
 
-    def progress(self, slot: int) -> NDArray[np.uint64]:
-        """One word: how many segments of the request have run. Lanes keep it."""
-        start = slot * self._layout.slot_bytes
-        return self._bytes[start : start + 8].view(np.uint64)
+    def progress(self, slot: int) -> int:
+        """How many segments of the slot's request have run. Lanes keep this."""
+        return int(_PROGRESS.unpack_from(self._memory, slot * self._layout.slot_bytes)[0])
+
+    def set_progress(self, slot: int, segments: int) -> None:
+        """Note that `segments` segments of the slot's request have run."""
+        _PROGRESS.pack_into(self._memory, slot * self._layout.slot_bytes, segments)
 
     def inputs(self, slot: int, program: int) -> dict[str, Array]:
         """Views of the inputs, by name."""
-        return self._views(slot, self._layout.programs[program].inputs)
+        return self._views(slot, program, inputs=True)
 
     def outputs(self, slot: int, program: int) -> dict[str, Array]:
         """Views of the outputs, by name."""
-        return self._views(slot, self._layout.programs[program].outputs)
+        return self._views(slot, program, inputs=False)
 
     def write(self, slot: int, program: int, inputs: Mapped[str, Array]) -> None:
         """Copy `inputs` (checked: names, dtypes and shapes of the program) into the slot."""
         for name, view in self.inputs(slot, program).items():
             view[...] = inputs[name]
 
-    def _views(self, slot: int, places: Sequence[TensorPlace]) -> dict[str, Array]:
-        base = slot * self._layout.slot_bytes
-        return {
-            place.name: self._bytes[base + place.offset : base + place.offset + _nbytes(place)]
-            .view(np.dtype(place.dtype))
-            .reshape(place.shape)
-            for place in places
-        }
+    def _views(self, slot: int, program: int, *, inputs: bool) -> dict[str, Array]:
+        key = (slot, program, inputs)
+        if key not in self._made:
+            layout = self._layout.programs[program]
+            base = slot * self._layout.slot_bytes
+            self._made[key] = {
+                place.name: np.frombuffer(
+                    self._memory, place.dtype, _elements(place), base + place.offset
+                ).reshape(place.shape)
+                for place in (layout.inputs if inputs else layout.outputs)
+            }
+        return self._made[key]
+
+
+def _elements(place: TensorPlace) -> int:
+    count = 1
+    for extent in place.shape:
+        count *= extent
+    return count
 
 
 def _nbytes(place: TensorPlace) -> int:
-    size = np.dtype(place.dtype).itemsize
-    for extent in place.shape:
-        size *= extent
-    return size
+    return _elements(place) * np.dtype(place.dtype).itemsize
 
 
 def _up(value: int, to: int) -> int:

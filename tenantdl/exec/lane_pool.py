@@ -6,7 +6,6 @@ descriptor to wait on, readable whenever `poll` has something to say, and no thr
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import select
@@ -130,16 +129,22 @@ class LanePool:
         # Always: a lane that looked a moment ago may have gone to sleep since its last report.
         os.eventfd_write(lane.bell, 1)
 
+    def set_backlog(self, more: bool) -> None:
+        """Tell the lanes whether there is more work than is under way; if not, they report the
+        near end of a launch without waking anyone."""
+        for lane in self._lanes.values():
+            lane.channel.set_backlog(more)
+
     def poll(self, now: Ns) -> list[Event]:
         """What the lanes have reported, in order; and the loss of those that died."""
         events: list[Event] = []
-        with contextlib.suppress(BlockingIOError):  # nobody rang: rings may hold reports still
+        # Who is dead is found out first: what its ring holds then is the last it said.
+        stirring = {fd for fd, _ in self._epoll.poll(0)}
+        if self._doorbell in stirring:
             os.eventfd_read(self._doorbell)
         for number, lane in list(self._lanes.items()):
-            dead = lane.process.poll() is not None
-            # Only after the process is known to be dead is this the last it said.
             events += [self._event(number, lane, report) for report in lane.channel.drain()]
-            if dead:
+            if lane.pidfd in stirring:
                 self._bury(number, lane, now)
                 events.append(LaneLost(number))
         return events
@@ -225,7 +230,7 @@ class LanePool:
         )
         wait = min(_RESTART_FIRST * 2 ** max(0, failures - 1), _RESTART_LAST)
         self._down[number] = Ns(now + wait)
-        code = lane.process.returncode
+        code = lane.process.wait()
         cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         _log.error("lane %d died (%s); restart in %.1f s", number, cause, wait / SECOND)
 

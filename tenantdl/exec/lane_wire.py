@@ -30,8 +30,9 @@ _RECORD_BYTES = 64
 _ORDER = struct.Struct(f"<QIIIIII{ENDS_MAX}I")
 _STAMP = struct.Struct("<Q")
 
-# 8-byte words at the start of the mapping: the lane's beat, how far the owner has drained.
-_BEAT, _DRAINED = 0, 1
+# 8-byte words at the start of the mapping: the lane's beat; how far the owner has drained; whether
+# the owner has more work than is under way.
+_BEAT, _DRAINED, _BACKLOG = 0, 1, 2
 _FIRST = _MAILBOX // 8
 _ORDER_AT = _MAILBOX + 8
 _LAST = (_ORDER_AT + _ORDER.size + 7) // 8
@@ -118,6 +119,10 @@ class Channel:
             self._words[_DRAINED] = self._drained
             yield Report(Kind(kind), launch, request, begin, end, elapsed, at, follows)
 
+    def set_backlog(self, more: bool) -> None:
+        """Tell the lane whether the end of its launch will be worth a word beforehand."""
+        self._words[_BACKLOG] = more
+
     @property
     def beat(self) -> int:
         """A counter that moves as long as the lane gets through blocks."""
@@ -148,6 +153,11 @@ class Channel:
         return Order(
             number, request, program, arena, slot, begin, tuple(ends[: flags >> 1]), preempt
         )
+
+    @property
+    def backlog(self) -> bool:
+        """Whether the owner has more work than is under way."""
+        return bool(self._words[_BACKLOG])
 
     def full(self) -> bool:
         """Whether the owner has to drain before another report fits."""

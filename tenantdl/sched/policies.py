@@ -31,9 +31,11 @@ class Choice(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """`rank` orders requests, first to be served first; `choose` picks for one lane."""
+    """`rank` orders requests, first to be served first; `prepare` is called before decisions;
+    `choose` picks for one lane."""
 
     rank: RankFunction
+    prepare: Callable[[Book, Ns], None]
     choose: Callable[[Book, Lane, Ns], Choice | None]
 
 
@@ -50,7 +52,6 @@ def arrival(request: Request) -> Rank:
 
 def edf(book: Book, lane: Lane, now: Ns) -> Choice | None:
     """Block-level earliest deadline first."""
-    book.mark_late(now)
     candidate = _candidate(book, lane)
     running = book.running(lane)
     rivals = [running] if running else []
@@ -101,6 +102,6 @@ def _next(book: Book, lane: Lane, candidate: Request | None) -> Choice | None:
 
 
 POLICIES: dict[str, Policy] = {
-    "edf": Policy(urgency, edf),
-    "fcfs": Policy(arrival, fcfs),
+    "edf": Policy(urgency, Book.mark_late, edf),
+    "fcfs": Policy(arrival, lambda book, now: None, fcfs),
 }

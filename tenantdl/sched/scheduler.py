@@ -75,13 +75,23 @@ class Scheduler:
             case _:
                 raise TypeError(f"not an event: {event!r}")
         self._expire()
-        self._dispatch()
+        if not self._in_the_middle(event):
+            self._dispatch()
         return self._out
 
     def next_wakeup(self) -> Ns | None:
         """When a Tick is due, None if only events matter."""
         first = self._book.expiry.head
         return first.expires if first else None
+
+    def backlog(self) -> bool:
+        """Whether there is work beyond the launches that are out: what a lane that nears the end of
+        its launch should do next is then an open question."""
+        book = self._book
+        if book.parked or any(tenant.queue.head for tenant in book.tenants.values()):
+            return True
+        orders = [(lane.running, book.running(lane)) for lane in book.lanes.values()]
+        return any(r and o and o.end < book.costs(r).count for o, r in orders)
 
     def check(self) -> None:
         """Raise InvariantError unless all requests, arenas and launches are accounted for."""
@@ -234,7 +244,15 @@ class Scheduler:
 
     # --- decisions
 
+    def _in_the_middle(self, event: Event) -> bool:
+        """Whether a lane only reports from the middle of its launch: nothing to decide then. Lanes
+        do not even wake their owner for that."""
+        if not isinstance(event, BlockFinished) or event.next != event.launch:
+            return False
+        return not self._book.near_end(self._lane(event.lane))
+
     def _dispatch(self) -> None:
+        self._policy.prepare(self._book, self._now)
         for lane in self._in_need():
             if len(lane.pending) < PENDING_MAX:
                 choice = self._policy.choose(self._book, lane, self._now)
