@@ -11,8 +11,9 @@ import numpy as np
 from tenantdl.compile.context import Context, Form, Group
 from tenantdl.compile.fusion import bind_program, pad_channels
 from tenantdl.compile.graph import Array, Node
-from tenantdl.compile.kernels.conv_direct import ConvSpec, conv2d
+from tenantdl.compile.kernels.conv_direct import conv2d
 from tenantdl.compile.kernels.conv_schedule import choose
+from tenantdl.compile.kernels.conv_spec import ConvSpec
 from tenantdl.compile.kernels.depthwise import depthwise, depthwise_pixels
 from tenantdl.compile.kernels.layout import Border, Packed, Planar
 from tenantdl.compile.kernels.registry import Template

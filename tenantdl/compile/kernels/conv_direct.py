@@ -10,128 +10,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+from tenantdl.compile.kernels.conv_spec import (
+    ConvSchedule,
+    ConvSpec,
+    is_plane,
+    operand_loader,
+    operand_shape,
+)
 from tenantdl.compile.kernels.emit import Emitter, Index, Register, Value
-from tenantdl.compile.kernels.epilogue import EMPTY, Program
 from tenantdl.compile.kernels.layout import Packed, Planar
+from tenantdl.compile.kernels.runs import even_runs
 from tenantdl.compile.kernels.vmath import VectorMath
 from tenantdl.compile.operator import Kernel
-
-PLANE_PIXELS_MAX = 100  # images up to this size are tiled across rows, with static addresses
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """Every `step`-th output pixel from `offset` on, `rows` × `columns` of them: one of the
-    convolutions that a transposed convolution is made of."""
-
-    step: tuple[int, int]
-    offset: tuple[int, int]
-    rows: int
-    columns: int
-
-
-@dataclass(frozen=True, slots=True)
-class ConvSpec:
-    """One convolution. `pads`: rows above and columns left that the kernel reaches out of the
-    image. `groups` > 1 needs whole blocks of channels in each group."""
-
-    data: Packed | Planar
-    out: Packed
-    kernel: tuple[int, int]
-    stride: tuple[int, int] = (1, 1)
-    dilation: tuple[int, int] = (1, 1)
-    pads: tuple[int, int] = (0, 0)
-    groups: int = 1
-    program: Program = EMPTY
-    phase: Phase | None = None
-
-    @property
-    def rows(self) -> int:
-        """Rows of output that this convolution computes."""
-        return self.out.height if self.phase is None else self.phase.rows
-
-    @property
-    def columns(self) -> int:
-        """Columns of output that this convolution computes."""
-        return self.out.width if self.phase is None else self.phase.columns
-
-    @property
-    def lanes(self) -> int:
-        """Channel block."""
-        return self.out.lanes
-
-    @property
-    def steps(self) -> int:
-        """Reduction steps: input channels of a group (padded to blocks) × kernel."""
-        kh, kw = self.kernel
-        if isinstance(self.data, Planar):
-            return self.data.channels * kh * kw
-        return self.data.blocks // self.groups * self.lanes * kh * kw
-
-    @property
-    def weight_shape(self) -> tuple[int, ...]:
-        """Shape of the packed weights."""
-        head = (self.out.blocks,)
-        if isinstance(self.data, Planar):
-            return (*head, self.data.channels, *self.kernel, self.lanes)
-        return (*head, self.data.blocks // self.groups, *self.kernel, self.lanes, self.lanes)
-
-    def simplified(self) -> ConvSpec:
-        """A 1×1 convolution without gaps sees the image as one long row."""
-        layouts = [self.data, self.out, *(o.layout for o in self.program.operands if o.layout)]
-        plain = self.kernel == (1, 1) and self.stride == (1, 1) and self.pads == (0, 0)
-        if not plain or self.phase or not all(isinstance(x, Packed) and x.contiguous for x in layouts):
-            return self
-        operands = tuple(
-            replace(operand, layout=operand.layout.flattened())
-            if operand.access == "full"
-            else operand
-            for operand in self.program.operands
-        )
-        assert isinstance(self.data, Packed)
-        return replace(
-            self,
-            data=self.data.flattened(),
-            out=self.out.flattened(),
-            program=replace(self.program, operands=operands),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ConvSchedule:
-    """Knobs. `blocks` × `pixels`: the register tile; `row_block`: rows of the image for which all
-    output channels are computed before the next rows (1: data stays in L1, height: weights do).
-    `prefetch_weights`: ask for the next group's; `prefetch_data`: for the next tile's pixels."""
-
-    blocks: int
-    pixels: int
-    row_block: int
-    prefetch_weights: bool = False
-    prefetch_data: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """`count` tiles of `size` pixels each, from pixel `start` on."""
-
-    count: int
-    size: int
-    start: int
-
-
-def even_runs(extent: int, size_max: int) -> list[_Run]:
-    """Cut `extent` pixels into the fewest tiles of at most `size_max`, sizes differing by one."""
-    tiles = -(-extent // size_max)
-    small, larger = divmod(extent, tiles)
-    runs = []
-    if larger:
-        runs.append(_Run(larger, small + 1, 0))
-    if small and tiles > larger:
-        runs.append(_Run(tiles - larger, small, larger * (small + 1)))
-    return runs
 
 
 def conv2d(spec: ConvSpec, schedule: ConvSchedule) -> Kernel:
@@ -141,6 +34,20 @@ def conv2d(spec: ConvSpec, schedule: ConvSchedule) -> Kernel:
     with Emitter(f"conv2d_{digest}", spec.lanes) as e:
         _Conv(e, spec, schedule).emit()
     return e.kernel()
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    """A register tile: `size` output pixels, the i-th at `at(i)`; `number` counts tiles."""
+
+    number: Index
+    size: int
+    at: Callable[[Index], tuple[Index, Index]]
+
+    @property
+    def pixels(self) -> list[tuple[Index, Index]]:
+        """(y, x) of every pixel."""
+        return [self.at(i) for i in range(self.size)]
 
 
 class _Conv:
@@ -176,8 +83,8 @@ class _Conv:
             def body(blocks: int) -> None:
                 extent = rows if height % rows == 0 else _min(rows, height - y0)
                 with self.e.serial(extent) as dy:
-                    for number, pixels in self._tiles(y0 + dy, plane):
-                        self._tile(n, block, blocks, pixels, number)
+                    for tile in self._tiles(y0 + dy, plane):
+                        self._tile(n, block, blocks, tile)
 
             if rest and whole:
                 with self.e.branches(group < whole) as (full, tail):
@@ -188,15 +95,19 @@ class _Conv:
             else:
                 body(rest or schedule.blocks)
 
-    def _tiles(self, y: Index, plane: bool) -> Iterator[tuple[Index, list[tuple[Index, Index]]]]:
-        """Register tiles of a row (or of the whole small image): number and output pixels."""
+    def _tiles(self, y: Index, plane: bool) -> Iterator[_Tile]:
+        """Register tiles of a row, or of the whole small image."""
         rows, columns = self.spec.rows, self.spec.columns
         before = 0
         if plane:
             for run in even_runs(rows * columns, self.schedule.pixels):
                 for tile in range(run.count):
                     first = run.start + tile * run.size
-                    yield before + tile, [divmod(first + i, columns) for i in range(run.size)]
+
+                    def in_plane(i: Index, first: int = first) -> tuple[Index, Index]:
+                        return (first + i) // columns, (first + i) % columns
+
+                    yield _Tile(before + tile, run.size, in_plane)
                 before += run.count
             return
         tiles_of_row = sum(run.count for run in even_runs(columns, self.schedule.pixels))
@@ -204,13 +115,15 @@ class _Conv:
             with self.e.serial(run.count) as tile:
                 first = tile * run.size + run.start
                 number = y * tiles_of_row + before + tile
-                yield number, [(y, first + i) for i in range(run.size)]
+
+                def in_row(i: Index, first: Index = first) -> tuple[Index, Index]:
+                    return y, first + i
+
+                yield _Tile(number, run.size, in_row)
             before += run.count
 
-    def _tile(
-        self, n: Index, block: Index, blocks: int, pixels: list[tuple[Index, Index]], number: Index
-    ) -> None:
-        e = self.e
+    def _tile(self, n: Index, block: Index, blocks: int, tile: _Tile) -> None:
+        e, pixels = self.e, tile.pixels
         self._prefetch_operands(n, block, blocks, pixels)
         accumulators = []
         for c in range(blocks):
@@ -219,10 +132,35 @@ class _Conv:
             for register in column:
                 register.set(bias)
             accumulators.append(column)
-        self._reduce(n, block, accumulators, pixels, number)
+        self._reduce(n, block, accumulators, pixels, tile.number)
         for c, column in enumerate(accumulators):
-            for register, (y, x) in zip(column, pixels, strict=True):
-                self._store(register.get(), n, block + c, y, x)
+            self._finish(column, n, block + c, tile)
+
+    def _finish(self, column: list[Register], n: Index, block: Index, tile: _Tile) -> None:
+        """Store one block's pixels through the epilogue."""
+        program = self.spec.program
+        for register, pixel in zip(column, tile.pixels, strict=True):
+            place = self._output(pixel)
+            value = register.get()
+            if not program.long:
+                load = operand_loader(self.e, program, self.operands, n, block, *place)
+                value = program.apply(self.math, value, load)
+            self.e.store(self.out, self.spec.out.index(n, block, *place), value)
+        if program.long:
+            with self.e.serial(tile.size) as i:
+                place = self._output(tile.at(i))
+                index = self.spec.out.index(n, block, *place)
+                load = operand_loader(self.e, program, self.operands, n, block, *place)
+                value = self.e.bind(self.e.load(self.out, index))
+                self.e.store(self.out, index, program.apply(self.math, value, load))
+
+    def _output(self, pixel: tuple[Index, Index]) -> tuple[Index, Index]:
+        """Where a computed pixel lies in the output."""
+        phase = self.spec.phase
+        if phase is None:
+            return pixel
+        (sy, sx), (oy, ox) = phase.step, phase.offset
+        return pixel[0] * sy + oy, pixel[1] * sx + ox
 
     def _reduce(
         self,
@@ -264,6 +202,7 @@ class _Conv:
                 if self.schedule.prefetch_data:
                     y, x = pixels[0]
                     ahead = (y * sh, (x + len(pixels)) * sw + part * every * sw, 0)
+                    assert isinstance(spec.data, Packed)
                     e.prefetch(self.data, spec.data.index(n, first + c, *ahead), locality=3)
                 for step in range(every):
                     lane = part * every + step
@@ -321,46 +260,6 @@ class _Conv:
             scalar = e.bind(e.splat(read(y, x)))
             for column, vector in zip(accumulators, vectors, strict=True):
                 column[i].add(scalar * vector)
-
-    def _store(self, value: Value, n: Index, block: Index, y: Index, x: Index) -> None:
-        spec = self.spec
-        if spec.phase is not None:
-            y = y * spec.phase.step[0] + spec.phase.offset[0]
-            x = x * spec.phase.step[1] + spec.phase.offset[1]
-        load = operand_loader(self.e, spec.program, self.operands, n, block, y, x)
-        result = spec.program.apply(self.math, value, load)
-        self.e.store(self.out, spec.out.index(n, block, y, x), result)
-
-
-def is_plane(spec: ConvSpec) -> bool:
-    """Whether the (simplified) image is small enough to be tiled across rows."""
-    rows, columns = spec.rows, spec.columns
-    return 1 < rows and rows * columns <= PLANE_PIXELS_MAX and columns < 12
-
-
-def operand_shape(layout: Any, access: str, out: Packed) -> tuple[int, ...]:
-    """Shape of an operand of a program over packed output `out`."""
-    if access == "full":
-        return tuple(layout.shape)
-    if access == "image":
-        return tuple(layout.shape)
-    return (out.blocks, out.lanes)
-
-
-def operand_loader(
-    e: Emitter, program: Program, buffers: list[Any], n: Index, block: Index, y: Index, x: Index
-) -> Callable[[int], Value]:
-    """`load(i)` for `Program.apply` at one pixel of a packed output."""
-
-    def load(i: int) -> Value:
-        operand = program.parameters[i]
-        if operand.access == "full":
-            return e.load(buffers[i], operand.layout.index(n, block, y, x))
-        if operand.access == "image":
-            return e.load(buffers[i], operand.layout.index(n, block, 0, 0))
-        return e.load(buffers[i], (block, 0))
-
-    return load
 
 
 def _min(a: Index, b: Index) -> Index:

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tenantdl.compile.kernels.conv_direct import (
-    ConvSchedule,
-    ConvSpec,
-    even_runs,
-    is_plane,
-)
+from tenantdl.compile.kernels.conv_spec import ConvSchedule, ConvSpec, is_plane
 from tenantdl.compile.kernels.layout import Packed
+from tenantdl.compile.kernels.runs import even_runs
 from tenantdl.compile.target import CpuTarget
 
 # Bytes a cycle from each level, one core; what streams overlaps with arithmetic only in part.
@@ -104,9 +100,9 @@ def _traffic_cycles(
     passes = -(-out.blocks // schedule.blocks)
     block_data = data / row_blocks
     # Every group of output channels reads the rows of its block again, from where they still are.
-    data_reads = [(data, None)] + [(data * (passes - 1), block_data)]
+    data_reads = [(data, None), (data * (passes - 1), block_data)]
     # Every block of rows reads all weights again; a group's stay in L1 if they fit.
-    weight_reads = [(weights, None)] + [(weights * (row_blocks - 1), weights)]
+    weight_reads = [(weights, None), (weights * (row_blocks - 1), weights)]
     tiles = max(1, spec.rows * spec.columns // schedule.pixels)
     if group > target.caches.l1d_bytes * 0.6:
         weight_reads.append((weights * max(0, tiles - row_blocks), group))

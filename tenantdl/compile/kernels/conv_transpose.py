@@ -1,8 +1,8 @@
 """Transposed convolution as ordinary ones: one for each phase of the stride.
 
-Output pixel y of phase a = y mod s reads input (y + pad − k·d)/s for those kernel rows k where that is
-whole. These are consecutive input rows, so each phase is a convolution of stride 1 with a part of
-the kernel, which writes every s-th pixel.
+Output pixel y of phase a = y mod s reads input (y + pad - k·d)/s for those kernel rows k where
+that is whole. These are consecutive input rows, so each phase is a convolution of stride 1 with a
+part of the kernel, which writes every s-th pixel.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from tenantdl.compile.context import Context, Form, Group
 from tenantdl.compile.fusion import bind_program, pad_channels
 from tenantdl.compile.graph import Array, Node
 from tenantdl.compile.kernels.conv import pack_weights
-from tenantdl.compile.kernels.conv_direct import ConvSpec, Phase, conv2d
+from tenantdl.compile.kernels.conv_direct import conv2d
 from tenantdl.compile.kernels.conv_schedule import choose
+from tenantdl.compile.kernels.conv_spec import ConvSpec, Phase
 from tenantdl.compile.kernels.layout import NO_BORDER, Border
 from tenantdl.compile.kernels.registry import Template
 
@@ -57,10 +58,10 @@ def _phases(context: Context, node: Node) -> list[tuple[_Axis, _Axis]]:
     strides = attrs.get("strides", [1, 1])
     dilations = attrs.get("dilations", [1, 1])
     pads = _pads(context, node)
-    axes = [
+    rows, columns = (
         axis_phases(out[2 + i], w[2 + i], strides[i], dilations[i], pads[i]) for i in range(2)
-    ]
-    return list(product(*axes))
+    )
+    return list(product(rows, columns))
 
 
 def _pads(context: Context, node: Node) -> list[int]:

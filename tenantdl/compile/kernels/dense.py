@@ -12,9 +12,9 @@ import numpy as np
 from tenantdl.compile.context import Context, Form, Group
 from tenantdl.compile.fusion import bind_program
 from tenantdl.compile.graph import Array, Node
-from tenantdl.compile.kernels.conv_direct import even_runs
 from tenantdl.compile.kernels.dense_gemm import DenseSchedule, DenseSpec, dense
 from tenantdl.compile.kernels.registry import Template
+from tenantdl.compile.kernels.runs import even_runs
 from tenantdl.compile.target import CpuTarget
 
 _TILE_ROWS_MAX = 8  # rows of a power-of-two pitch share the ways of one L1 set

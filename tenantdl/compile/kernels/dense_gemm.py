@@ -16,10 +16,10 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from tenantdl.compile.kernels.conv_direct import even_runs
 from tenantdl.compile.kernels.emit import Emitter, Index, Register
 from tenantdl.compile.kernels.epilogue import EMPTY, Program
 from tenantdl.compile.kernels.rows import RowProgram, cases
+from tenantdl.compile.kernels.runs import even_runs
 from tenantdl.compile.operator import Kernel
 
 _LINE_BYTES = 64

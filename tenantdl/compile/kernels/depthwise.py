@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import hashlib
 
-from tenantdl.compile.kernels.conv_direct import (
-    ConvSpec,
-    even_runs,
-    operand_loader,
-    operand_shape,
-)
+from tenantdl.compile.kernels.conv_spec import ConvSpec, operand_loader, operand_shape
 from tenantdl.compile.kernels.emit import Emitter, Index, Register, Value
+from tenantdl.compile.kernels.runs import even_runs
 from tenantdl.compile.kernels.vmath import VectorMath
 from tenantdl.compile.operator import Kernel
 from tenantdl.compile.target import CpuTarget
@@ -79,10 +75,19 @@ class _Depthwise:
         else:
             with e.serial(kh) as row:
                 self._kernel_row(n, block, y, x, row, accumulators)
+        program = spec.program
         for i, register in enumerate(accumulators):
-            load = operand_loader(e, spec.program, self.operands, n, block, y, x + i)
-            value = spec.program.apply(self.math, register.get(), load)
+            value = register.get()
+            if not program.long:
+                load = operand_loader(e, program, self.operands, n, block, y, x + i)
+                value = program.apply(self.math, value, load)
             e.store(self.out, spec.out.index(n, block, y, x + i), value)
+        if program.long:
+            with e.serial(size) as i:
+                load = operand_loader(e, program, self.operands, n, block, y, x + i)
+                place = spec.out.index(n, block, y, x + i)
+                value = program.apply(self.math, e.bind(e.load(self.out, place)), load)
+                e.store(self.out, place, value)
 
     def _kernel_row(
         self, n: Index, block: Index, y: Index, x: Index, row: Index, accumulators: list[Register]

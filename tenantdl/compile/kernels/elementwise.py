@@ -11,7 +11,7 @@ import hashlib
 from tenantdl.compile.context import Context, Form, Group
 from tenantdl.compile.fusion import bind_program, make_tail
 from tenantdl.compile.graph import Node
-from tenantdl.compile.kernels.conv_direct import operand_loader, operand_shape
+from tenantdl.compile.kernels.conv_spec import operand_loader, operand_shape
 from tenantdl.compile.kernels.emit import Emitter, Index, Value
 from tenantdl.compile.kernels.epilogue import Program
 from tenantdl.compile.kernels.layout import Packed

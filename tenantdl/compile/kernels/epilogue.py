@@ -1,4 +1,4 @@
-"""Elementwise programs: what is fused behind a convolution or matmul, or runs as a kernel of its own.
+"""Elementwise programs: fused behind a convolution or matmul, or a kernel of their own.
 
 A program is a list of steps in single assignment form. Value 0 is the input (an accumulator),
 values 1 … k are the operands, then come the results of the steps; the last one is stored.
@@ -13,6 +13,7 @@ from typing import Any
 from tenantdl.compile.kernels.emit import Value
 from tenantdl.compile.kernels.vmath import BINARY, UNARY, VectorMath
 
+LONG_STEPS = frozenset({"Sigmoid", "Silu", "Tanh", "Exp", "Erf", "Gelu", "Elu", "Mish", "Softplus"})
 Attributes = tuple[tuple[str, Any], ...]
 
 
@@ -51,6 +52,12 @@ class Program:
     def parameters(self) -> tuple[Operand, ...]:
         """Operands that are kernel parameters, in order."""
         return tuple(operand for operand in self.operands if operand.access != "scalar")
+
+    @property
+    def long(self) -> bool:
+        """Whether a step is a long polynomial. A tile then stores its sums and runs the program
+        over them in a loop: unrolled over 28 accumulators it would be most of the code."""
+        return any(step.op in LONG_STEPS for step in self.steps)
 
     def apply(self, math: VectorMath, value: Value, load: Callable[[int], Value]) -> Value:
         """The result for input `value`; `load(i)` reads parameter i where it is first needed."""

@@ -14,10 +14,10 @@ from tvm.script.ir_builder import tirx as T
 
 from tenantdl.compile.context import Context, Form, Group
 from tenantdl.compile.graph import Node
-from tenantdl.compile.kernels.conv_direct import even_runs
 from tenantdl.compile.kernels.emit import Emitter, Index, Register, Value
 from tenantdl.compile.kernels.layout import Packed
 from tenantdl.compile.kernels.registry import Template
+from tenantdl.compile.kernels.runs import even_runs
 from tenantdl.compile.operator import Kernel
 
 TILE_PIXELS = 8
@@ -26,7 +26,8 @@ _LOWEST = -3.402823466e38
 
 @dataclass(frozen=True, slots=True)
 class PoolSpec:
-    """A pooling window. `pads`: top, left, bottom, right. `include_pad`: an average counts padding."""
+    """A pooling window. `pads`: top, left, bottom, right. `include_pad`: padding counts in an
+    average."""
 
     data: Packed
     out: Packed

@@ -1,8 +1,8 @@
 """Resize of images on packed channels: every mode is a weighted sum of a few rows and columns.
 
-Which rows and columns, and with what weights, is worked out at compile time (ONNX Resize: coordinate
-transformation, nearest rounding, linear, cubic) and handed to the kernel as tables, so one kernel
-serves all modes: 1, 2 or 4 taps an axis.
+Which rows and columns, and with what weights, is worked out at compile time (ONNX Resize:
+coordinate transformation, nearest rounding, linear, cubic) and handed to the kernel as tables, so
+one kernel serves all modes: 1, 2 or 4 taps an axis.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _COORDINATES = ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel
 
 @dataclass(frozen=True, slots=True)
 class Taps:
-    """For each output position: source indices [out][taps] int32 and weights [out][taps] float32."""
+    """For each output position: indices [out][taps] int32 and weights [out][taps] float32."""
 
     indices: Array
     weights: Array

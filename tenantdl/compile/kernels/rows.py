@@ -13,9 +13,9 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from tenantdl.compile.kernels.conv_direct import even_runs
 from tenantdl.compile.kernels.emit import Emitter, Index, Register, Value
 from tenantdl.compile.kernels.epilogue import Program
+from tenantdl.compile.kernels.runs import even_runs
 from tenantdl.compile.kernels.vmath import VectorMath
 
 # Steps of an instruction or two.

@@ -1,4 +1,4 @@
-"""Winograd convolution F(m×m, 3×3) on packed channels: transform, multiply point by point, transform.
+"""Winograd convolution F(m×m, 3×3) on packed channels.
 
     V = Bᵀ d B   tiles of (m+2)² input pixels          [C/V][point][tile][V]
     M = V · U    one small matmul a point              [blocks][point][tile][V]
@@ -13,20 +13,23 @@ in L2 when images are large. Weights of the next point are prefetched at an even
 from __future__ import annotations
 
 import hashlib
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from tenantdl.compile.graph import Array
-from tenantdl.compile.kernels.conv_direct import (
-    ConvSpec,
-    even_runs,
-    operand_loader,
-    operand_shape,
-)
+from tenantdl.compile.kernels.conv_spec import ConvSpec, operand_loader, operand_shape
 from tenantdl.compile.kernels.emit import Emitter, Index, Value
+from tenantdl.compile.kernels.layout import Packed
+from tenantdl.compile.kernels.runs import even_runs
 from tenantdl.compile.kernels.vmath import VectorMath
+from tenantdl.compile.kernels.winograd_transform import (
+    WEIGHT_TRANSFORM,
+    input_transform,
+    output_transform,
+)
 from tenantdl.compile.operator import Kernel
 
 
@@ -41,20 +44,6 @@ class WinogradSchedule:
     tile_rows: int
 
 
-# Transforms as in Lavin & Gray (2015): Bᵀ, G and Aᵀ for m = 2 and 4.
-_G = {
-    2: [[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]],
-    4: [
-        [1 / 4, 0, 0],
-        [-1 / 6, -1 / 6, -1 / 6],
-        [-1 / 6, 1 / 6, -1 / 6],
-        [1 / 24, 1 / 12, 1 / 6],
-        [1 / 24, -1 / 12, 1 / 6],
-        [0, 0, 1],
-    ],
-}
-
-
 def tile_counts(spec: ConvSpec, m: int) -> tuple[int, int]:
     """Rows and columns of tiles."""
     return -(-spec.out.height // m), -(-spec.out.width // m)
@@ -65,7 +54,7 @@ def pack_winograd(weights: Array, lanes: int, schedule: WinogradSchedule) -> Arr
     outputs, channels = weights.shape[:2]
     width = schedule.blocks * lanes
     groups, inputs = -(-outputs // width), -(-channels // lanes) * lanes
-    g = np.array(_G[schedule.m])
+    g = np.array(WEIGHT_TRANSFORM[schedule.m])
     points = (schedule.m + 2) ** 2
     full = np.zeros((points, groups * width, inputs), np.float32)
     transformed = np.einsum("ia,ocab,jb->ijoc", g, weights.astype(np.float64), g, optimize=True)
@@ -133,13 +122,11 @@ class _Winograd:
             n, first_row = task // row_groups, task % row_groups * rows
             v = e.scratch((self.inputs, self.points, tiles + 1, self.spec.lanes))
             products = e.scratch(self._products_shape(tiles))
-            extent = (
-                rows if self.tile_rows % rows == 0 else T.min(rows, self.tile_rows - first_row)
-            )
-            with e.serial(self.inputs) as c, e.serial(extent) as row:
-                with e.serial(self.tile_columns) as tx:
-                    tile = row * self.tile_columns + tx
-                    self._transform_input(v, n, c, first_row + row, tx, tile)
+            extent = rows if self.tile_rows % rows == 0 else T.min(rows, self.tile_rows - first_row)
+            loops = e.serial(self.inputs), e.serial(extent), e.serial(self.tile_columns)
+            with loops[0] as c, loops[1] as row, loops[2] as tx:
+                tile = row * self.tile_columns + tx
+                self._transform_input(v, n, c, first_row + row, tx, tile)
             with e.serial(self.groups) as group:
                 self._multiply(v, products, group, tiles)
                 with e.serial(extent) as row:
@@ -155,20 +142,16 @@ class _Winograd:
         """V of one tile of one channel block: columns first, then rows."""
         e, spec, a = self.e, self.spec, self.a
         top, left = spec.pads
+        assert isinstance(spec.data, Packed)
         columns: list[list[Value]] = []
         for j in range(a):
-            pixels = [
-                e.bind(
-                    e.load(
-                        self.data,
-                        spec.data.index(n, c, ty * self.m + i - top, tx * self.m + j - left, 0),
-                    )
-                )
-                for i in range(a)
-            ]
-            columns.append([e.bind(x) for x in self._bt(pixels)])
+            x = tx * self.m + j - left
+            places = [spec.data.index(n, c, ty * self.m + i - top, x, 0) for i in range(a)]
+            pixels = [e.bind(e.load(self.data, place)) for place in places]
+            columns.append([e.bind(value) for value in input_transform(self.math, pixels)])
         for i in range(a):
-            for j, value in enumerate(self._bt([columns[k][i] for k in range(a)])):
+            row = [columns[k][i] for k in range(a)]
+            for j, value in enumerate(input_transform(self.math, row)):
                 e.store(v, (c, i * a + j, tile, 0), value)
 
     def _multiply(self, v: object, products: object, group: Index, tiles: int) -> None:
@@ -249,62 +232,44 @@ class _Winograd:
         e, a, m = self.e, self.a, self.m
         columns = []
         for j in range(a):
-            points = [
-                e.bind(e.load(products, (b, i * a + j, tile, 0))) for i in range(a)
-            ]
-            columns.append([e.bind(x) for x in self._at(points)])
+            points = [e.bind(e.load(products, (b, i * a + j, tile, 0))) for i in range(a)]
+            columns.append([e.bind(x) for x in output_transform(self.math, points)])
         bias = e.bind(e.load(self.bias, (block, 0)))
         for i in range(m):
-            row = [e.bind(x) for x in self._at([columns[j][i] for j in range(a)])]
+            line = [columns[j][i] for j in range(a)]
+            row = [e.bind(x) for x in output_transform(self.math, line)]
             for j in range(m):
-                self._store(row[j] + bias, n, block, ty, tx, i, j)
+                with self._inside(ty, tx, i, j):
+                    self._store(row[j] + bias, n, block, ty * m + i, tx * m + j)
+        if self.spec.program.long:
+            height, width = self.spec.out.height, self.spec.out.width
+            rows = m if height % m == 0 else T.min(m, height - ty * m)
+            across = m if width % m == 0 else T.min(m, width - tx * m)
+            with e.serial(rows) as i, e.serial(across) as j:
+                place = self.spec.out.index(n, block, ty * m + i, tx * m + j)
+                self._apply(e.bind(e.load(self.out, place)), n, block, ty * m + i, tx * m + j)
 
-    def _store(
-        self, value: Value, n: Index, block: Index, ty: Index, tx: Index, i: int, j: int
-    ) -> None:
-        """One output pixel through the epilogue, unless it lies outside of the image."""
-        e, spec, m = self.e, self.spec, self.m
+    def _store(self, value: Value, n: Index, block: Index, y: Index, x: Index) -> None:
+        """One output pixel: through the epilogue, or as it is for a second pass."""
+        if self.spec.program.long:
+            self.e.store(self.out, self.spec.out.index(n, block, y, x), value)
+        else:
+            self._apply(value, n, block, y, x)
+
+    def _apply(self, value: Value, n: Index, block: Index, y: Index, x: Index) -> None:
+        spec = self.spec
+        load = operand_loader(self.e, spec.program, self.operands, n, block, y, x)
+        result = spec.program.apply(self.math, value, load)
+        self.e.store(self.out, spec.out.index(n, block, y, x), result)
+
+    def _inside(self, ty: Index, tx: Index, i: int, j: int) -> AbstractContextManager[None]:
+        """Statements for pixel (i, j) of a tile, run only where it lies in the image."""
+        out, m = self.spec.out, self.m
         conditions = []
-        if i >= spec.out.height - (self.tile_rows - 1) * m:
+        if i >= out.height - (self.tile_rows - 1) * m:
             conditions.append(ty < self.tile_rows - 1)
-        if j >= spec.out.width - (self.tile_columns - 1) * m:
+        if j >= out.width - (self.tile_columns - 1) * m:
             conditions.append(tx < self.tile_columns - 1)
-        y, x = ty * m + i, tx * m + j
-
-        def store() -> None:
-            load = operand_loader(e, spec.program, self.operands, n, block, y, x)
-            result = spec.program.apply(self.math, value, load)
-            e.store(self.out, spec.out.index(n, block, y, x), result)
-
         if not conditions:
-            store()
-            return
-        with e.when(conditions[0] if len(conditions) == 1 else T.And(*conditions)):
-            store()
-
-    def _bt(self, d: list[Value]) -> list[Value]:
-        """Bᵀ d, with common sub-expressions shared."""
-        c, bind = self.math.const, self.e.bind
-        if self.m == 2:
-            return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
-        even = bind(d[4] - c(4.0) * d[2])
-        odd = bind(d[3] - c(4.0) * d[1])
-        p = bind(d[4] - d[2])
-        q = bind(c(2.0) * (d[3] - d[1]))
-        first = (c(4.0) * d[0] - c(5.0) * d[2]) + d[4]
-        last = (c(4.0) * d[1] - c(5.0) * d[3]) + d[5]
-        return [first, even + odd, even - odd, p + q, p - q, last]
-
-    def _at(self, z: list[Value]) -> list[Value]:
-        """Aᵀ z."""
-        c, bind = self.math.const, self.e.bind
-        if self.m == 2:
-            return [(z[0] + z[1]) + z[2], (z[1] - z[2]) - z[3]]
-        s1, s2 = bind(z[1] + z[2]), bind(z[1] - z[2])
-        s3, s4 = bind(z[3] + z[4]), bind(z[3] - z[4])
-        return [
-            (z[0] + s1) + s3,
-            s2 + c(2.0) * s4,
-            s1 + c(4.0) * s3,
-            (s2 + c(8.0) * s4) + z[5],
-        ]
+            return nullcontext()
+        return self.e.when(conditions[0] if len(conditions) == 1 else T.And(*conditions))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from tenantdl.compile.kernels.conv_direct import ConvSpec, even_runs
 from tenantdl.compile.kernels.conv_schedule import choose, predicted_cycles, step_cycles
+from tenantdl.compile.kernels.conv_spec import ConvSpec
 from tenantdl.compile.kernels.layout import Border, Packed
+from tenantdl.compile.kernels.runs import even_runs
 from tenantdl.compile.kernels.winograd import WinogradSchedule, tile_counts
 from tenantdl.compile.target import CpuTarget
 
@@ -89,10 +90,7 @@ def winograd_cycles(
     row_groups = -(-rows // schedule.tile_rows) if schedule.tile_rows else 1
     tiles = (schedule.tile_rows * columns) if schedule.tile_rows else batch * rows * columns
     panels = even_runs(tiles, schedule.tiles)
-    step = sum(
-        run.count * step_cycles(run.size, schedule.blocks) * 1.06
-        for run in panels
-    )
+    step = sum(run.count * step_cycles(run.size, schedule.blocks) * 1.06 for run in panels)
     multiply = points * groups * inputs * lanes * step
     weights = groups * schedule.blocks * lanes * inputs * lanes * points * 4
     # V of one point is read again by every group; beyond L2 that is slow.

@@ -1,0 +1,136 @@
+"""What a convolution is, apart from how it is computed: sizes, layouts, epilogue, and its knobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tenantdl.compile.kernels.emit import Emitter, Index, Value
+from tenantdl.compile.kernels.epilogue import EMPTY, Program
+from tenantdl.compile.kernels.layout import Packed, Planar
+
+PLANE_PIXELS_MAX = 100  # images up to this size are tiled across rows, with static addresses
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Every `step`-th output pixel from `offset` on, `rows` × `columns` of them: one of the
+    convolutions that a transposed convolution is made of."""
+
+    step: tuple[int, int]
+    offset: tuple[int, int]
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConvSpec:
+    """One convolution. `pads`: rows above and columns left that the kernel reaches out of the
+    image. `groups` > 1 needs whole blocks of channels in each group."""
+
+    data: Packed | Planar
+    out: Packed
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    pads: tuple[int, int] = (0, 0)
+    groups: int = 1
+    program: Program = EMPTY
+    phase: Phase | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of output that this convolution computes."""
+        return self.out.height if self.phase is None else self.phase.rows
+
+    @property
+    def columns(self) -> int:
+        """Columns of output that this convolution computes."""
+        return self.out.width if self.phase is None else self.phase.columns
+
+    @property
+    def lanes(self) -> int:
+        """Channel block."""
+        return self.out.lanes
+
+    @property
+    def steps(self) -> int:
+        """Reduction steps: input channels of a group (padded to blocks) × kernel."""
+        kh, kw = self.kernel
+        if isinstance(self.data, Planar):
+            return self.data.channels * kh * kw
+        return self.data.blocks // self.groups * self.lanes * kh * kw
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the packed weights."""
+        head = (self.out.blocks,)
+        if isinstance(self.data, Planar):
+            return (*head, self.data.channels, *self.kernel, self.lanes)
+        return (*head, self.data.blocks // self.groups, *self.kernel, self.lanes, self.lanes)
+
+    def simplified(self) -> ConvSpec:
+        """A 1×1 convolution without gaps sees the image as one long row."""
+        layouts = [self.data, self.out, *(o.layout for o in self.program.operands if o.layout)]
+        plain = self.kernel == (1, 1) and self.stride == (1, 1) and self.pads == (0, 0)
+        gapless = all(isinstance(x, Packed) and x.contiguous for x in layouts)
+        if not plain or self.phase or not gapless:
+            return self
+        operands = tuple(
+            replace(operand, layout=operand.layout.flattened())
+            if operand.access == "full"
+            else operand
+            for operand in self.program.operands
+        )
+        assert isinstance(self.data, Packed)
+        return replace(
+            self,
+            data=self.data.flattened(),
+            out=self.out.flattened(),
+            program=replace(self.program, operands=operands),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ConvSchedule:
+    """Knobs. `blocks` × `pixels`: the register tile; `row_block`: rows of the image for which all
+    output channels are computed before the next rows (1: data stays in L1, height: weights do).
+    `prefetch_weights`: ask for the next group's; `prefetch_data`: for the next tile's pixels."""
+
+    blocks: int
+    pixels: int
+    row_block: int
+    prefetch_weights: bool = False
+    prefetch_data: bool = False
+
+
+def is_plane(spec: ConvSpec) -> bool:
+    """Whether the (simplified) image is small enough to be tiled across rows."""
+    rows, columns = spec.rows, spec.columns
+    return rows > 1 and rows * columns <= PLANE_PIXELS_MAX and columns < 12
+
+
+def operand_shape(layout: Any, access: str, out: Packed) -> tuple[int, ...]:
+    """Shape of an operand of a program over packed output `out`."""
+    if access == "full":
+        return tuple(layout.shape)
+    if access == "image":
+        return tuple(layout.shape)
+    return (out.blocks, out.lanes)
+
+
+def operand_loader(
+    e: Emitter, program: Program, buffers: list[Any], n: Index, block: Index, y: Index, x: Index
+) -> Callable[[int], Value]:
+    """`load(i)` for `Program.apply` at one pixel of a packed output."""
+
+    def load(i: int) -> Value:
+        operand = program.parameters[i]
+        if operand.access == "full":
+            return e.load(buffers[i], operand.layout.index(n, block, y, x))
+        if operand.access == "image":
+            return e.load(buffers[i], operand.layout.index(n, block, 0, 0))
+        return e.load(buffers[i], (block, 0))
+
+    return load
