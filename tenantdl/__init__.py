@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 _HOME = {
     "CompileSummary": "tenantdl.compile.pipeline:Summary",
     "Model": "tenantdl.api:Model",
-    "load": "tenantdl.api:load",
     "Manifest": "tenantdl.bundle.manifest:Manifest",
     "ExecutionError": "tenantdl.errors:ExecutionError",
     "InvariantError": "tenantdl.errors:InvariantError",
@@ -67,16 +66,18 @@ __all__ = [  # noqa: RUF022 (in the order in which they are met, not the alphabe
 ]
 
 
-class _CompilePackage(ModuleType):
-    """`tenantdl.compile` names a package and a function. Python binds a subpackage to its name
-    as soon as anything below it is imported, so the package itself answers the call."""
+class _CallablePackage(ModuleType):
+    """`tenantdl.compile` and `tenantdl.load` name packages and functions. Python binds a package to
+    its name as soon as anything below it is imported, so the package itself answers the call."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return importlib.import_module("tenantdl.api").compile(*args, **kwargs)
+        function = self.__name__.rpartition(".")[2]
+        return getattr(importlib.import_module("tenantdl.api"), function)(*args, **kwargs)
 
 
 if not TYPE_CHECKING:
-    importlib.import_module("tenantdl.compile").__class__ = _CompilePackage
+    for _name in ("tenantdl.compile", "tenantdl.load"):
+        importlib.import_module(_name).__class__ = _CallablePackage
 
     def __getattr__(name: str) -> Any:
         if name in _HOME:

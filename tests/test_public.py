@@ -42,11 +42,18 @@ def test_unknown_name_is_an_attribute_error() -> None:
         tenantdl.serv  # noqa: B018
 
 
-def test_compile_stays_callable_after_its_package_is_imported() -> None:
+def test_functions_stay_callable_after_packages_of_their_name_are_imported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import tenantdl.api
     import tenantdl.compile.graph
+    import tenantdl.load.arrivals
 
-    assert callable(tenantdl.compile)
     assert tenantdl.compile.graph.GRAPH_OPSET
+    assert tenantdl.load.arrivals.ARRIVALS
+    for name in ("compile", "load"):
+        monkeypatch.setattr(tenantdl.api, name, lambda *args, **options: (args, options))
+        assert getattr(tenantdl, name)("x", cores=1) == (("x",), {"cores": 1})
 
 
 @pytest.mark.parametrize(

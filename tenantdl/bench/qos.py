@@ -36,7 +36,7 @@ from tenantdl.units import from_ms, to_ms
 
 ALL = "all"
 OK = 200
-_WARM_UP = 5
+_WARM_UP, _WARM_UP_MS = range(5), 20.0
 _CLIENT_TIMEOUT_S = 60.0
 
 Row = dict[str, Any]
@@ -88,7 +88,7 @@ def run(
                 timeout_s=_CLIENT_TIMEOUT_S,
             )
             samples = issue(plan)
-        timeline = read_timeline(kept, after=_WARM_UP * len(streams))
+        timeline = read_timeline(kept, after=len(_WARM_UP) * len(streams))
     result = Result(
         workload=workload,
         rows=summarize(workload, samples),
@@ -216,12 +216,18 @@ def _streams(workload: Workload, catalogue: Catalogue, folder: Path) -> list[Str
 def _warm_up(url: str, streams: Sequence[Stream]) -> None:
     """A few requests of every tenant: caches, memory and cost estimates are not cold then, and
     requests that can never succeed are found before the run."""
-    for stream in streams:
-        times = [from_ms(100.0 * step) for step in range(_WARM_UP)]
-        alone = msgspec.structs.replace(stream, times=times)
-        samples = issue(Plan(url, [alone], in_flight_max=_WARM_UP, timeout_s=_CLIENT_TIMEOUT_S))
-        if not any(sample.status == OK for sample in samples):
+    alone = [
+        msgspec.structs.replace(
+            stream,
+            times=[from_ms(_WARM_UP_MS * (step * len(streams) + place)) for step in _WARM_UP],
+        )
+        for place, stream in enumerate(streams)
+    ]
+    most = len(streams) * len(_WARM_UP)
+    samples = issue(Plan(url, alone, in_flight_max=most, timeout_s=_CLIENT_TIMEOUT_S))
+    for place, stream in enumerate(streams):
+        statuses = [sample.status for sample in samples if sample.stream == place]
+        if OK not in statuses:
             raise ExecutionError(
-                f"tenant {stream.tenant}: no warm-up request was served"
-                f" ({_outcome(samples[-1].status)})"
+                f"tenant {stream.tenant}: no warm-up request was served ({_outcome(statuses[-1])})"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import os
 from collections.abc import Iterable, Sequence
@@ -39,7 +40,8 @@ def write_report(path: Path, result: Result) -> None:
         aside.write_text(page(result), encoding="utf-8")
         aside.replace(path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink()
         raise UserError(f"cannot be written: {error.strerror}", where=str(path)) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import onnx
 
 from tenantdl.compile.frontend.builder import Builder
@@ -33,14 +34,19 @@ def bind_inputs(
         if name not in declared:
             raise Refusal(f"there is no input '{name}' (there are: {', '.join(declared)})")
     bound = _bind_names(declared, batch, shapes)
+    names: list[str] = []
     for proto in protos:
         shape = _shape(proto.name, declared[proto.name], batch, shapes, bound)
         dtype = dtype_name(proto.type.tensor_type.elem_type)
         if dtype not in RUNNABLE:
             raise Refusal(f"input '{proto.name}': tensors of {dtype} are not supported")
-        scope.bind(proto.name, builder.fresh(proto.name))
-        builder.types[scope.names[proto.name]] = check_size(TensorType(shape, dtype))
-    return [scope.names[proto.name] for proto in protos]
+        name = builder.fresh(proto.name)
+        builder.types[name] = check_size(TensorType(shape, dtype))
+        names.append(name)
+        # An input without elements is as good as a constant.
+        value = builder.constant(np.empty(shape, dtype)) if 0 in shape else name
+        scope.bind(proto.name, value)
+    return names
 
 
 def _declared(proto: onnx.ValueInfoProto) -> _Dims | None:

@@ -93,15 +93,24 @@ class Builder:
                 self.constant(array, hint=hint) if want else ""
                 for array, hint, want in zip(folded, outputs, wanted, strict=True)
             ]
-        names = []
-        for kind, hint, want in zip(kinds, outputs, wanted, strict=True):
-            if want and kind is None:
-                raise Refusal("the shape of its output depends on data")
-            names.append(self._declare(hint, kind) if want and kind else "")
+        if any(want and kind is None for kind, want in zip(kinds, wanted, strict=True)):
+            raise Refusal("the shape of its output depends on data")
+        # A value without elements is known whatever the inputs are.
+        empty = [kind is not None and 0 in kind.shape for kind in kinds]
+        names = [
+            self._declare(hint, kind) if want and kind and not none else ""
+            for kind, hint, want, none in zip(kinds, outputs, wanted, empty, strict=True)
+        ]
+        results = [
+            self.constant(np.empty(kind.shape, kind.dtype), hint=hint) if kind and none else name
+            for kind, hint, name, none in zip(kinds, outputs, names, empty, strict=True)
+        ]
+        if not any(names):
+            return results
         if len(self.nodes) >= NODES_MAX:
             raise Refusal(f"the graph grows beyond {NODES_MAX} nodes")
         self.nodes.append(Node(op, inputs, names, attrs, self._node_name()))
-        return names
+        return results
 
     def _node_name(self) -> str:
         """The label; from its second node on with a number."""

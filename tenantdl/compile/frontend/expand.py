@@ -97,10 +97,55 @@ def _cast_like(reader: Reader, call: Call) -> list[str]:
     return reader.builder.emit("Cast", call.inputs[:1], attrs, call.outputs)
 
 
+def _range(reader: Reader, call: Call) -> list[str]:
+    """Function bodies give its limits as vectors of one element."""
+    b = reader.builder
+    for index, name in enumerate(call.inputs):
+        array = b.const(name)
+        if array is not None and array.shape == (1,):
+            call.inputs[index] = b.constant(array.reshape(()))
+    return []
+
+
+def _compress(reader: Reader, call: Call) -> list[str]:
+    """With a constant condition the places that are taken are known."""
+    b = reader.builder
+    data, condition = call.inputs[0], b.const(call.inputs[1])
+    if condition is None:
+        return []
+    axis = call.attrs.get("axis")
+    if axis is None:
+        data, axis = b.op("Reshape", data, b.constant([-1], "int64")), 0
+    places = np.flatnonzero(condition)
+    if places.size and places[-1] >= b.shape(data)[axis]:
+        raise Refusal("its condition is longer than its input")
+    return [b.op("Gather", data, b.constant(places, "int64"), axis=axis)]
+
+
+def _layer_normalization(reader: Reader, call: Call) -> list[str]:
+    """Mean and deviation are wanted in training only: then by ONNX's definition."""
+    if any(call.wants(index) for index in range(1, len(call.outputs))):
+        return enter_body(reader, call)
+    return []
+
+
+def _has_element(reader: Reader, call: Call) -> list[str]:
+    return [reader.builder.constant(bool(call.input(0)), "bool")]
+
+
+def _get_element(reader: Reader, call: Call) -> list[str]:
+    return [call.inputs[0]]
+
+
 HANDLERS: dict[str, Handler] = {
     "CastLike": _cast_like,
+    "Compress": _compress,
     "Constant": _constant,
     "EyeLike": _eye_like,
+    "LayerNormalization": _layer_normalization,
+    "OptionalGetElement": _get_element,
+    "OptionalHasElement": _has_element,
+    "Range": _range,
     "Shape": _shape,
     "Size": _size,
 }

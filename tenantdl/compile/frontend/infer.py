@@ -19,6 +19,8 @@ from tenantdl.compile.frontend.refusal import DATA_ELEMENTS_MAX, VALUE_BYTES_MAX
 from tenantdl.compile.graph import Array, TensorType
 
 NEWEST = onnx.defs.onnx_opset_version()
+# Without inference in ONNX; the result is of the input's type.
+_LIKE_INPUT = frozenset({"GroupNormalization", "MeanVarianceNormalization"})
 _OPSETS = [helper.make_opsetid("", NEWEST)]
 
 
@@ -49,6 +51,8 @@ def infer_types(
     except (shape_inference.InferenceError, onnx.checker.ValidationError) as error:
         raise Refusal(_first_line(str(error))) from error
     known = [types[name] if name else None for name in inputs]
+    if op in _LIKE_INPUT:
+        return [known[0]]
     _check(op, known, attrs)
     result = [_static(found.get(name)) for name in node.output]
     if op == "Reshape" and result[0] is not None and known[0] is not None:

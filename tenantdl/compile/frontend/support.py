@@ -24,7 +24,7 @@ _REFUSED: dict[str, str] = {
     **dict.fromkeys(("SequenceAt", "SequenceConstruct", "SequenceEmpty"), _SEQUENCE),
     **dict.fromkeys(("SequenceErase", "SequenceInsert", "SequenceLength"), _SEQUENCE),
     **dict.fromkeys(("SequenceMap", "SplitToSequence", "ConcatFromSequence"), _SEQUENCE),
-    **dict.fromkeys(("Optional", "OptionalGetElement", "OptionalHasElement"), _OPTIONAL),
+    "Optional": _OPTIONAL,
     "ImageDecoder": "decoding images is not inference: send tensors",
 }
 

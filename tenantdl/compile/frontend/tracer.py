@@ -8,7 +8,14 @@ from collections.abc import Iterable, Mapping
 
 import onnx
 
-from tenantdl.compile.frontend import control, expand, recurrent, upgrade
+from tenantdl.compile.frontend import (
+    control,
+    expand,
+    recurrent,
+    spectral,
+    upgrade,
+    windows,
+)
 from tenantdl.compile.frontend.attributes import read_attributes
 from tenantdl.compile.frontend.builder import Builder
 from tenantdl.compile.frontend.infer import NEWEST
@@ -140,4 +147,6 @@ _HANDLERS: dict[str, Handler] = {
     **expand.HANDLERS,
     **control.HANDLERS,
     **recurrent.HANDLERS,
+    **spectral.HANDLERS,
+    **windows.HANDLERS,
 }

@@ -101,8 +101,11 @@ def _clip(reader: Reader, call: Call) -> list[str]:
 
 
 def _concat(reader: Reader, call: Call) -> list[str]:
+    """Parts without elements add nothing."""
     if call.version < 4:
         call.attrs.setdefault("axis", 1)
+    parts = [name for name in call.inputs if 0 not in reader.builder.shape(name)]
+    call.inputs = parts or call.inputs
     return []
 
 
@@ -196,9 +199,6 @@ def _resize(reader: Reader, call: Call) -> list[str]:
     if call.version < 11:
         call.inputs = [call.inputs[0], "", call.inputs[1]]
         call.attrs |= {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-    elif call.attrs.get("coordinate_transformation_mode") == "tf_half_pixel_for_nn":
-        # Left the standard in opset 13: half pixels without the clamp of `nearest`.
-        raise Refusal("coordinate_transformation_mode tf_half_pixel_for_nn is not supported")
     else:
         for index in (2, 3):  # opset 11 writes "not given" as an empty tensor
             if call.input(index) and 0 in reader.builder.shape(call.inputs[index]):
@@ -293,13 +293,6 @@ def _top_k(reader: Reader, call: Call) -> list[str]:
     return []
 
 
-def _dft(reader: Reader, call: Call) -> list[str]:
-    if call.version < 20:
-        call.attrs.setdefault("axis", 1)
-        _attr_to_input(call, reader, "axis", 2, "int64")
-    return []
-
-
 HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor"), _broadcast),
     **dict.fromkeys(("Greater", "Less", "Equal"), _broadcast),
@@ -318,7 +311,6 @@ HANDLERS: dict[str, Handler] = {
     "Cast": _cast,
     "Clip": _clip,
     "Concat": _concat,
-    "DFT": _dft,
     "Dropout": _dropout,
     "Gemm": _gemm,
     "GridSample": _grid_sample,
