@@ -1,8 +1,8 @@
 """softmax(scale · q·kᵀ + mask) · v for one head after another, scores never leaving L1.
 
-A task takes some queries of one head. It turns the keys into [depth][keys] (and pads the values if
-their depth is no whole number of vectors), then for a few queries at a time: scores in register
-tiles, softmax along rows of a small buffer, and the product with the values in register tiles.
+A task takes some queries of one head. It copies the keys as [depth][keys] and the values as dense
+rows, then for a few queries at a time: scores in register tiles, softmax along rows of a small
+buffer, and the product with the values in register tiles.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tenantdl.compile.kernels.vmath import VectorMath
 from tenantdl.compile.operator import Kernel
 
 _LOWEST = -3.0e38  # a score that no softmax shows
+_SOFTMAX_ROWS = 4
 
 Strides = tuple[int, ...]
 
@@ -100,16 +101,15 @@ class _Attention:
             batch, head = task // (spec.heads * parts), task // parts % spec.heads
             turned = e.scratch((spec.depth, self.key_blocks * e.lanes))
             self._turn_keys(turned, self._start(spec.k, batch, head))
-            values, pitch, start = self._values(batch, head)
+            values = self._values(batch, head)
             for row, rows in cases(e, task % parts, spec.queries, self.schedule.task_rows):
                 for block, count in loops(e, rows, self.schedule.block_rows):
                     scores = e.scratch((count, self.key_blocks * e.lanes))
                     inverse = e.scratch((count,))
                     self._scores(scores, turned, batch, head, row + block, count)
-                    with e.serial(count) as i:
-                        self._softmax(scores, inverse, i)
-                    at = (batch, head, row + block)
-                    self._results(scores, inverse, values, pitch, start, at, count)
+                    for first, side in loops(e, count, _SOFTMAX_ROWS):
+                        self._softmax(scores, inverse, first, side)
+                    self._results(scores, inverse, values, (batch, head, row + block), count)
 
     def _start(self, view: Strides, batch: Index, head: Index) -> Index:
         return view[0] + batch * view[1] + head * view[2]
@@ -141,22 +141,25 @@ class _Attention:
                     with missing:
                         T.buffer_store(turned, T.float32(0), [d, key])
 
-    def _values(self, batch: Index, head: Index) -> tuple[Any, Index, Index]:
-        """Values as (buffer, pitch, start) of rows of whole vectors: in place, or copied."""
+    def _values(self, batch: Index, head: Index) -> Any:
+        """Values as dense rows of whole vectors. In place their lines would share few cache sets:
+        the pitch is often a multiple of a page."""
         e, spec = self.e, self.spec
         start = self._start(spec.v, batch, head)
         token, step = spec.v[3:]
-        if step == 1 and spec.value_depth % e.lanes == 0:
-            return self.v, token, start
-        pitch = self.value_blocks * e.lanes
-        values = e.scratch((spec.keys * pitch,))
+        values = e.scratch((spec.keys, self.value_blocks * e.lanes))
         with e.serial(spec.keys) as n:
+            first = start + n * token
+            if step == 1 and spec.value_depth % e.lanes == 0:
+                for block in range(self.value_blocks):
+                    column = block * e.lanes
+                    e.store(values, (n, column), e.load(self.v, (first + column,)))
+                return values
             for block in range(self.value_blocks):
-                e.store(values, (n * pitch + block * e.lanes,), e.splat(0.0))
+                e.store(values, (n, block * e.lanes), e.splat(0.0))
             with e.serial(spec.value_depth) as d:
-                source = self.v[start + n * token + d * step]
-                T.buffer_store(values, source, [n * pitch + d])
-        return values, pitch, 0
+                T.buffer_store(values, self.v[first + d * step], [n, d])
+        return values
 
     # scores
 
@@ -220,20 +223,25 @@ class _Attention:
             e.store(line, (start,), piece, lanes)
         return e.load(line, (0,))
 
-    def _softmax(self, scores: Any, inverse: Any, i: Index) -> None:
-        """exp(score − highest) in row i, and one over their sum."""
+    def _softmax(self, scores: Any, inverse: Any, first: Index, rows: int) -> None:
+        """exp(score − highest) in a few rows, side by side to hide latencies, and one over their
+        sums."""
         e = self.e
-        (highest,) = e.registers(1, _LOWEST)
+        highest = e.registers(rows, _LOWEST)
         with e.serial(self.key_blocks) as block:
-            highest.set(T.max(highest.get(), e.load(scores, (i, block * e.lanes))))
-        top = e.bind(e.splat(e.reduce_max(highest.get())))
-        (total,) = e.registers(1)
+            for i, register in enumerate(highest):
+                score = e.load(scores, (first + i, block * e.lanes))
+                register.set(T.max(register.get(), score))
+        tops = [e.bind(e.splat(e.reduce_max(register.get()))) for register in highest]
+        totals = e.registers(rows)
         with e.serial(self.key_blocks) as block:
-            at = (i, block * e.lanes)
-            power = self.math.exp(e.load(scores, at) - top)
-            e.store(scores, at, power)
-            total.set(total.get() + power)
-        T.buffer_store(inverse, T.float32(1) / e.reduce_sum(total.get()), [i])
+            for i, (top, total) in enumerate(zip(tops, totals, strict=True)):
+                at = (first + i, block * e.lanes)
+                power = self.math.exp(e.load(scores, at) - top)
+                e.store(scores, at, power)
+                total.set(total.get() + power)
+        for i, total in enumerate(totals):
+            T.buffer_store(inverse, T.float32(1) / e.reduce_sum(total.get()), [first + i])
 
     # results
 
@@ -242,8 +250,6 @@ class _Attention:
         scores: Any,
         inverse: Any,
         values: Any,
-        pitch: Index,
-        start: Index,
         at: tuple[Index, Index, Index],
         count: int,
     ) -> None:
@@ -254,8 +260,7 @@ class _Attention:
                 made = [e.registers(vectors) for _ in range(rows)]
                 with e.serial(spec.keys) as n:
                     loaded = [
-                        e.bind(e.load(values, (start + n * pitch + (block + j) * e.lanes,)))
-                        for j in range(vectors)
+                        e.bind(e.load(values, (n, (block + j) * e.lanes))) for j in range(vectors)
                     ]
                     for r, line in enumerate(made):
                         multiply(e, line, scores[i + r, n], loaded)
