@@ -6,13 +6,11 @@ import json
 from pathlib import Path
 from xml.etree import ElementTree
 
-import msgspec
 import pytest
 
 from tenantdl.bench import qos, report
 from tenantdl.bench.envelope import read_results
 from tenantdl.bench.qos_timeline import WINDOW, read_timeline
-from tenantdl.bundle.manifest import FORMAT, MANIFEST, Manifest, Target
 from tenantdl.errors import ExecutionError, UserError
 from tenantdl.ids import CoreId, LaneId, ModelId, RequestId, TenantId
 from tenantdl.load.issuer import BROKEN, DROPPED, Sample
@@ -22,7 +20,7 @@ from tenantdl.sched.config import LaneSpec, ModelSpec, SchedulerConfig, TenantSp
 from tenantdl.sched.journal import entry_line, header_line, replay
 from tenantdl.sched.messages import BlockFinished, LaunchId, RequestArrived
 from tenantdl.units import MS, Ns
-from tests.exec.fake_lane_backend import fake_plan
+from tests.exec.fake_lane_backend import fake_bundle
 
 TEXT = """
 name = "two"
@@ -140,22 +138,8 @@ def test_an_empty_journal_gives_an_empty_timeline(tmp_path: Path, journal: Path)
 def bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     fakes = Path(__file__).parents[1] / "exec"
     monkeypatch.setenv("PYTHONPATH", f"{fakes}:{fakes.parents[1]}")
-    for name, segments, micros in (("q", 4, 100), ("s", 8, 1000)):
-        folder = tmp_path / f"fake:{segments}:{micros}"
-        folder.mkdir()
-        manifest = Manifest(
-            format=FORMAT,
-            name=name,
-            created_by="test",
-            source="",
-            target=Target("x86_64", "generic", ()),
-            machine={},
-            cores=(1,),
-            digests={},
-            plans=(fake_plan(segments, micros * 1000),),
-            summary={},
-        )
-        (folder / MANIFEST).write_bytes(msgspec.json.encode(manifest))
+    fake_bundle(tmp_path, "q", 4, 100)
+    fake_bundle(tmp_path, "s", 8, 1000)
     return tmp_path
 
 

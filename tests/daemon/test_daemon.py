@@ -10,21 +10,19 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import psutil
 import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from tenantdl.bundle.manifest import FORMAT, MANIFEST, Manifest, Target
 from tenantdl.daemon import RunningDaemon, running_daemon
 from tenantdl.errors import UserError
 from tenantdl.load.workload import Workload, parse_workload
 from tenantdl.machine import usable_cores
 from tenantdl.sched.journal import read, replay
 from tenantdl.sched.messages import BlockFinished, LaneLost
-from tests.exec.fake_lane_backend import fake_plan
+from tests.exec.fake_lane_backend import fake_bundle
 
 FAKES = Path(__file__).parents[1] / "exec"
 SEGMENTS = 12
@@ -33,22 +31,8 @@ SEGMENTS = 12
 @pytest.fixture
 def bundles(tmp_path: Path) -> Path:
     """Bundles without kernels: quick (0.2 ms a segment) and slow (10 ms)."""
-    for name, micros in (("quick", 200), ("slow", 10_000)):
-        folder = tmp_path / f"fake:{SEGMENTS}:{micros}"
-        folder.mkdir()
-        manifest = Manifest(
-            format=FORMAT,
-            name=name,
-            created_by="test",
-            source="",
-            target=Target("x86_64", "generic", ()),
-            machine={},
-            cores=(1,),
-            digests={},
-            plans=(fake_plan(SEGMENTS, micros * 1000),),
-            summary={},
-        )
-        (folder / MANIFEST).write_bytes(msgspec.json.encode(manifest))
+    fake_bundle(tmp_path, "quick", SEGMENTS, 200)
+    fake_bundle(tmp_path, "slow", SEGMENTS, 10_000)
     return tmp_path
 
 

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from tenantdl.bundle.manifest import Plan, Segment, Tensor
+from tenantdl.bundle.manifest import FORMAT, MANIFEST, Manifest, Plan, Segment, Target, Tensor
 
 Array = np.ndarray[Any, Any]
 
@@ -26,6 +27,26 @@ def fake_plan(segments: int, cost_ns: int) -> Plan:
     y = Tensor("y", "float32", (1, 2), 0)
     parts = tuple(Segment(i, i + 1, cost_ns) for i in range(segments))
     return Plan(1, 64, (x,), (y,), (), parts, "estimated")
+
+
+def fake_bundle(folder: Path, name: str, segments: int, micros: int, plans: int = 1) -> Path:
+    """A bundle without kernels in `folder`; its manifest believes what its segments cost."""
+    bundle = folder / f"fake:{segments}:{micros}"
+    bundle.mkdir(parents=True)
+    manifest = Manifest(
+        format=FORMAT,
+        name=name,
+        created_by="test",
+        source="",
+        target=Target("x86_64", "generic", ()),
+        machine={},
+        cores=(1,),
+        digests={},
+        plans=(fake_plan(segments, max(1, micros) * 1000),) * plans,
+        summary={},
+    )
+    (bundle / MANIFEST).write_bytes(msgspec.json.encode(manifest))
+    return bundle
 
 
 def verify(bundle: str) -> None:

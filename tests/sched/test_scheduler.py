@@ -22,6 +22,7 @@ from tenantdl.sched.messages import (
     RequestArrived,
     Tick,
 )
+from tenantdl.sched.policies import PENDING_MAX
 from tenantdl.sched.request import State
 from tenantdl.sched.scheduler import Scheduler
 from tenantdl.units import MS, Ns
@@ -38,9 +39,9 @@ def ms(time: float) -> Ns:
     return Ns(round(time * MS))
 
 
-def make(policy: str = "edf", lanes: int = 1, **options: object) -> Scheduler:
+def make(policy: str = "edf", lanes: int = 1, arenas: int = 2, **options: object) -> Scheduler:
     tenants = tuple(
-        TenantSpec(name, queue_max=int(options.pop(f"{name}_queue", 8)), arenas=2)
+        TenantSpec(name, queue_max=int(options.pop(f"{name}_queue", 8)), arenas=arenas)
         for name in (BIG, SMALL)
     )
     config = SchedulerConfig(
@@ -362,3 +363,31 @@ def test_what_cannot_be_is_an_invariant_error() -> None:
         s.handle(LaneReady(LaneId(5)), ms(8))
     with pytest.raises(TypeError):
         s.handle("arrived", ms(9))  # type: ignore[arg-type]
+
+
+def test_orders_under_way_to_a_lane_are_bounded() -> None:
+    """Ever more urgent requests arrive while the lane says nothing."""
+    s = make(arenas=20, small_queue=20)
+    issued = [len(arrive(s, number, "small", 0, 900 - number)) for number in range(1, 13)]
+    assert issued == [1] * PENDING_MAX + [0] * (12 - PENDING_MAX)
+    s.check()
+    # The lane took up the last it saw: the others wait again, and the most urgent goes first.
+    commands = started(s, PENDING_MAX, 0.1)
+    assert brief(commands) == [("now", 0, 12, 0, 2)]
+    s.check()
+
+
+def test_backlog_is_work_beyond_what_is_under_way() -> None:
+    s = make(blocks_max=4)
+    assert not s.backlog()
+    arrive(s, 1, "small", 0, 50)
+    assert not s.backlog()
+    started(s, 1, 0)
+    assert not s.backlog()
+    arrive(s, 2, "big", 0, 90)
+    assert s.backlog()
+    finished(s, 1, 1, 0, 1.5, next=1)
+    assert not s.backlog()
+    # Its launch ends before the request does: something is left to say.
+    finished(s, 1, 1, 1, 3, next=2)
+    assert s.backlog()
