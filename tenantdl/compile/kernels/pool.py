@@ -79,7 +79,7 @@ def _form(context: Context, node: Node) -> Form | None:
         return None
     if x.size == 0 or context.type(node.outputs[0]).size == 0:
         return None
-    return "packed" if context.forms.get(node.inputs[0]) == "packed" else None
+    return "packed" if context.array(node.inputs[0]) is None else None
 
 
 def _lower(context: Context, group: Group) -> None:
@@ -104,7 +104,7 @@ def _form_mean(context: Context, node: Node) -> Form | None:
         return None
     if sorted(int(axis) % 4 for axis in axes.reshape(-1)) != [2, 3]:
         return None
-    return _form(context, node)
+    return _form(context, node) if context.forms.get(node.inputs[0]) == "packed" else None
 
 
 def pool_kernel(spec: PoolSpec) -> Kernel:
