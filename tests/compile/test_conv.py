@@ -57,6 +57,18 @@ def test_direct_and_depthwise(tmp_path: Path, batch: int, target: str) -> None:
     assert "generic" not in summary.kinds
 
 
+def test_columns(tmp_path: Path) -> None:
+    """One-dimensional work along the height, as exporters of sequence models write it."""
+    net = Net()
+    x = net.input(2, 32, 40, 1)
+    y = net.op("Conv", x, net.weight(48, 32, 5, 1), pads=[2, 0, 2, 0])
+    z = net.op("Conv", net.op("Relu", y), net.weight(16, 48, 3, 1), strides=[2, 1])
+    net.output(net.op("Sigmoid", z))
+    flat = net.op("Conv", net.input(2, 24, 33), net.weight(16, 24, 3), pads=[1, 1])
+    net.output(flat)
+    check(net, tmp_path)
+
+
 def test_chain_shares_borders_and_fuses(tmp_path: Path) -> None:
     """A residual block: borders between convolutions, the sum and activations in epilogues."""
     net = Net()

@@ -71,23 +71,35 @@ class ConvSpec:
         return (*head, self.data.blocks // self.groups, *self.kernel, self.lanes, self.lanes)
 
     def simplified(self) -> ConvSpec:
-        """A 1×1 convolution without gaps sees the image as one long row."""
+        """The same memory seen so that rows are long: a 1×1 convolution without gaps has one row,
+        a column of pixels is turned into a row."""
         layouts = [self.data, self.out, *(o.layout for o in self.program.operands if o.layout)]
-        plain = self.kernel == (1, 1) and self.stride == (1, 1) and self.pads == (0, 0)
-        gapless = all(isinstance(x, Packed) and x.contiguous for x in layouts)
-        if not plain or self.phase or not gapless:
+        if self.phase or not all(isinstance(layout, Packed) for layout in layouts):
             return self
+        pointwise = self.kernel == (1, 1) and self.stride == (1, 1) and self.pads == (0, 0)
+        if pointwise and all(layout.contiguous for layout in layouts):
+            return self._seen(Packed.flattened)
+        if self.kernel[1] == 1 and self.out.height > 1 and all(x.is_column for x in layouts):
+            return replace(
+                self._seen(Packed.turned),
+                kernel=self.kernel[::-1],
+                stride=self.stride[::-1],
+                dilation=self.dilation[::-1],
+                pads=self.pads[::-1],
+            )
+        return self
+
+    def _seen(self, view: Callable[[Packed], Packed]) -> ConvSpec:
+        """Every layout through `view`; operands of one pixel stay."""
         operands = tuple(
-            replace(operand, layout=operand.layout.flattened())
-            if operand.access == "full"
-            else operand
+            replace(operand, layout=view(operand.layout)) if operand.access == "full" else operand
             for operand in self.program.operands
         )
         assert isinstance(self.data, Packed)
         return replace(
             self,
-            data=self.data.flattened(),
-            out=self.out.flattened(),
+            data=view(self.data),
+            out=view(self.out),
             program=replace(self.program, operands=operands),
         )
 

@@ -78,6 +78,16 @@ class Packed:
         """Index of pixel (y, x), which may lie in the border (negative, or past the end)."""
         return (n, block + self.first_block, y + self.border.top, x + self.border.left, lane)
 
+    @property
+    def is_column(self) -> bool:
+        """One pixel wide, nothing to its left or right."""
+        return self.width == 1 and not self.border.left and not self.border.right
+
+    def turned(self) -> Packed:
+        """The same memory with the column as a row. Needs `is_column`."""
+        border = Border(0, self.border.top, 0, self.border.bottom)
+        return replace(self, height=1, width=self.height, border=border)
+
     def flattened(self) -> Packed:
         """The same memory seen as one row of height · width pixels. Needs `contiguous`."""
         return replace(self, height=1, width=self.height * self.width)
