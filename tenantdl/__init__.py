@@ -6,7 +6,7 @@ The pipeline, from a model to an answer:
 
     summary = tenantdl.compile("mobilenet_v2.onnx", "mobilenet_v2.bundle")   # offline, once
     model = tenantdl.load("mobilenet_v2.bundle")                             # online, milliseconds
-    outputs = model.run({"input": image})                                    # dict of NumPy arrays
+    outputs = model.run({"image": image})                                    # dict of NumPy arrays
 
 `compile` turns ONNX into a bundle: kernels, packed weights and a static plan cut into segments.
 `load` maps a bundle; neither ONNX nor the TVM compiler is imported then. Serving many bundles to

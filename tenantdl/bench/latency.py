@@ -21,7 +21,6 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tenantdl.bench import cache
-from tenantdl.load.inputs import random_inputs
 from tenantdl.bench.peers import PEERS, Array, Call, Job, Outputs, on_cores
 from tenantdl.bundle.library import runtime
 from tenantdl.bundle.load import load_bundle, read_manifest
@@ -29,6 +28,7 @@ from tenantdl.errors import UserError
 from tenantdl.exec.cores import pin
 from tenantdl.exec.runner import Runner
 from tenantdl.ids import CoreId
+from tenantdl.load.inputs import random_inputs
 from tenantdl.machine import usable_cores
 from tenantdl.units import MS, SECOND
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tenantdl.ids import CoreId, LaneId, RequestId, TenantId
 from tenantdl.sched.journal import read
-from tenantdl.sched.messages import BlockFinished, RequestArrived
+from tenantdl.sched.messages import BlockFinished, Launch, LaunchId, RequestArrived
 from tenantdl.units import MS, Ns
 
 WINDOW = Ns(250 * MS)
@@ -45,8 +45,10 @@ def read_timeline(journal: Path, *, after: int = 0) -> Timeline:
         lengths = {
             (m.model, p): len(costs) for m in config.models for p, costs in enumerate(m.plans)
         }
+        launches: dict[LaunchId, RequestId] = {}
         blocks: list[Block] = []
         for entry in entries:
+            launches.update((c.launch, c.request) for c in entry.commands if isinstance(c, Launch))
             match entry.event:
                 case RequestArrived() as arrived:
                     tenants[arrived.request] = arrived.tenant
@@ -60,7 +62,8 @@ def read_timeline(journal: Path, *, after: int = 0) -> Timeline:
                             begin=Ns(done.at - done.elapsed),
                             end=done.at,
                             preempted=done.end < plans[done.request]
-                            and done.next not in (None, done.launch),
+                            and done.next is not None
+                            and launches[done.next] != done.request,
                         )
                     )
                 case _:

@@ -189,6 +189,8 @@ class Context:
         """Take over operators and buffers that the generic schedule made; its results are plain."""
         self.program.buffers.update(lowered.buffers)
         self.program.constants.update(lowered.constants)
+        for name, array in lowered.constants.items():
+            self.program.buffers[name] = Buffer(array.shape, array.dtype.name)
         for operator in lowered.operators:
             args = tuple(
                 name if name in lowered.buffers or name in lowered.constants else self.plain(name)

@@ -8,7 +8,6 @@ them into the arena, the lane that finishes it copies the outputs back.
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import struct
@@ -35,10 +34,6 @@ class Mapping:
     def __init__(self, fd: int, nbytes: int) -> None:
         self.fd = fd
         self.memory = mmap.mmap(fd, nbytes)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            # Where the system has no huge pages for shared memory, ordinary ones serve.
-            with contextlib.suppress(OSError):
-                self.memory.madvise(mmap.MADV_HUGEPAGE)
 
     @classmethod
     def create(cls, name: str, nbytes: int) -> Mapping:

@@ -18,7 +18,7 @@ from tenantdl.load.workload import parse_workload
 from tenantdl.machine import usable_cores
 from tenantdl.sched.config import LaneSpec, ModelSpec, SchedulerConfig, TenantSpec
 from tenantdl.sched.journal import entry_line, header_line, replay
-from tenantdl.sched.messages import BlockFinished, LaunchId, RequestArrived
+from tenantdl.sched.messages import BlockFinished, Launch, LaunchId, RequestArrived
 from tenantdl.units import MS, Ns
 from tests.exec.fake_lane_backend import fake_bundle
 
@@ -79,13 +79,30 @@ def test_a_tenant_without_requests_has_no_attainment() -> None:
     assert (slow["attainment"], slow["p99_ms"]) == (None, None)
 
 
+LAUNCHES = ((7, 2), (8, 3), (9, 2), (10, 2))
+
+
+def launch(number: int, request: int) -> Launch:
+    return Launch(
+        launch=LaunchId(number),
+        lane=LaneId(0),
+        request=RequestId(request),
+        arena=0,
+        begin=0,
+        ends=(1,),
+        preempt=True,
+        earliest=Ns(0),
+        latest=Ns(0),
+    )
+
+
 @pytest.fixture
 def journal(tmp_path: Path) -> Path:
     """Request 1 warms up; request 2 is preempted by 3 at 1000 ms; a lone block at 5 ms."""
     config = SchedulerConfig(
         policy="edf",
         lanes=(LaneSpec(LaneId(0), (CoreId(4), CoreId(5))),),
-        models=(ModelSpec(ModelId("m"), ((MS, MS),)),),
+        models=(ModelSpec(ModelId("m"), ((MS, MS, MS),)),),
         tenants=(TenantSpec(TenantId("t"), 4, 2), TenantSpec(TenantId("u"), 4, 2)),
     )
     lines = [header_line(config)]
@@ -93,13 +110,16 @@ def journal(tmp_path: Path) -> Path:
         arrived = RequestArrived(
             RequestId(number), TenantId(tenant), ModelId("m"), 0, Ns(1), Ns(2), 0
         )
-        lines.append(entry_line(Ns(0), arrived, []))
+        launches = [launch(at, of) for at, of in LAUNCHES if of == number]
+        lines.append(entry_line(Ns(0), arrived, launches))
     for request, begin, end, at, follows in (
-        (1, 0, 2, 2, None),
-        (4, 0, 2, 5, None),
+        (1, 0, 3, 2, None),
+        (4, 0, 3, 5, None),
         (2, 0, 1, 1000, 8),
-        (3, 0, 2, 1002, 9),
-        (2, 1, 2, 1003, None),
+        (3, 0, 3, 1003, 9),
+        # Not a preemption: the request's own next launch takes over.
+        (2, 1, 2, 1004, 10),
+        (2, 2, 3, 1005, None),
     ):
         done = BlockFinished(
             LaneId(0),
@@ -119,12 +139,13 @@ def journal(tmp_path: Path) -> Path:
 
 def test_the_timeline_shows_where_requests_were_preempted(journal: Path) -> None:
     timeline = read_timeline(journal, after=1)
-    assert (timeline.total, timeline.preemptions, timeline.busy) == (4, 1, {0: 6 * MS})
+    assert (timeline.total, timeline.preemptions, timeline.busy) == (5, 1, {0: 9 * MS})
     assert timeline.lanes == {0: (4, 5)}
     assert [(b.request, b.tenant, b.begin, b.end, b.preempted) for b in timeline.blocks] == [
         (2, "t", 0, MS, True),
-        (3, "u", MS, 3 * MS, False),
-        (2, "t", 3 * MS, 4 * MS, False),
+        (3, "u", MS, 4 * MS, False),
+        (2, "t", 4 * MS, 5 * MS, False),
+        (2, "t", 5 * MS, 6 * MS, False),
     ]
     assert all(block.begin <= WINDOW for block in timeline.blocks)
 

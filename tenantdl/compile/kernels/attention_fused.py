@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
 from tenantdl.compile.kernels.emit import Emitter, Index, Register, Value
-from tenantdl.compile.kernels.rows import cases, loops, part, pieces
+from tenantdl.compile.kernels.rows import KERNELS_KEPT, cases, loops, part, pieces
 from tenantdl.compile.kernels.tiles import multiply, transposed
 from tenantdl.compile.kernels.vmath import VectorMath
 from tenantdl.compile.operator import Kernel
@@ -66,6 +67,7 @@ class AttentionSchedule:
     value_rows: int
 
 
+@lru_cache(maxsize=KERNELS_KEPT)
 def attention(spec: AttentionSpec, schedule: AttentionSchedule) -> Kernel:
     """The kernel: parameters are the distinct tensors as one dimension each, then the output,
     [batch][queries][heads·value depth] or [batch][heads][queries][value depth]."""

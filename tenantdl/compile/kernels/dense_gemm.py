@@ -12,13 +12,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
 from tenantdl.compile.kernels.emit import Emitter, Index, Register
 from tenantdl.compile.kernels.epilogue import EMPTY, Program
-from tenantdl.compile.kernels.rows import RowProgram, cases
+from tenantdl.compile.kernels.rows import KERNELS_KEPT, RowProgram, cases
 from tenantdl.compile.kernels.runs import even_runs
 from tenantdl.compile.operator import Kernel
 
@@ -68,6 +69,7 @@ class _Tile:
     count: int
 
 
+@lru_cache(maxsize=KERNELS_KEPT)
 def dense(spec: DenseSpec, schedule: DenseSchedule) -> Kernel:
     """The kernel: parameters x [M,K], weights [blocks·K][lanes], operands, out [M,N]."""
     digest = hashlib.sha256(repr((spec, schedule)).encode()).hexdigest()[:12]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tvm.script.ir_builder import tirx as T
 
@@ -18,7 +19,7 @@ from tenantdl.compile.graph import Node
 from tenantdl.compile.kernels.emit import Emitter, Value
 from tenantdl.compile.kernels.epilogue import EMPTY, Program
 from tenantdl.compile.kernels.registry import Template
-from tenantdl.compile.kernels.rows import RowProgram, each_vector
+from tenantdl.compile.kernels.rows import KERNELS_KEPT, RowProgram, each_vector
 from tenantdl.compile.operator import Kernel
 
 
@@ -35,6 +36,7 @@ class GatherSpec:
     program: Program = EMPTY
 
 
+@lru_cache(maxsize=KERNELS_KEPT)
 def gather(spec: GatherSpec) -> Kernel:
     """The kernel: parameters table [outer][extent·inner], indices, operands, out [rows][inner]
     with rows = outer · count. Rows of one element are written as one row of `count`."""

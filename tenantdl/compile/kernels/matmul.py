@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from tenantdl.compile.graph import Node
 from tenantdl.compile.kernels.emit import Emitter, Index, Register
 from tenantdl.compile.kernels.epilogue import EMPTY, Program
 from tenantdl.compile.kernels.registry import Template
-from tenantdl.compile.kernels.rows import RowProgram, cases, loops
+from tenantdl.compile.kernels.rows import KERNELS_KEPT, RowProgram, cases, loops
 from tenantdl.compile.kernels.tiles import multiply
 from tenantdl.compile.operator import Kernel
 from tenantdl.compile.target import CpuTarget
@@ -57,6 +58,7 @@ class MatmulSchedule:
     task_rows: int
 
 
+@lru_cache(maxsize=KERNELS_KEPT)
 def matmul(spec: MatmulSpec, schedule: MatmulSchedule) -> Kernel:
     """The kernel: parameters a [left·rows][inner], b [right·inner][columns], operands, out
     [batch·rows][columns]."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tvm.script.ir_builder import tirx as T
 
@@ -17,7 +18,7 @@ from tenantdl.compile.graph import Node
 from tenantdl.compile.kernels.emit import Emitter, Index, Value
 from tenantdl.compile.kernels.epilogue import EMPTY, Program
 from tenantdl.compile.kernels.registry import Template
-from tenantdl.compile.kernels.rows import RowProgram, each_vector, reduce_row
+from tenantdl.compile.kernels.rows import KERNELS_KEPT, RowProgram, each_vector, reduce_row
 from tenantdl.compile.operator import Kernel
 
 
@@ -35,6 +36,7 @@ class NormSpec:
     program: Program = EMPTY
 
 
+@lru_cache(maxsize=KERNELS_KEPT)
 def normalization(spec: NormSpec) -> Kernel:
     """The kernel: parameters x [rows][columns], scale, bias if there is one, operands, out."""
     digest = hashlib.sha256(repr(spec).encode()).hexdigest()[:12]

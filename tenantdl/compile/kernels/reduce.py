@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
@@ -17,7 +18,7 @@ from tenantdl.compile.context import Context, Form, Group
 from tenantdl.compile.graph import Node
 from tenantdl.compile.kernels.emit import Emitter, Index, Register, Value
 from tenantdl.compile.kernels.registry import Template
-from tenantdl.compile.kernels.rows import pieces, reduce_row
+from tenantdl.compile.kernels.rows import KERNELS_KEPT, pieces, reduce_row
 from tenantdl.compile.kernels.vmath import VectorMath
 from tenantdl.compile.operator import Kernel
 
@@ -52,6 +53,7 @@ class ReduceSpec:
     lanes: int
 
 
+@lru_cache(maxsize=KERNELS_KEPT)
 def reduction(spec: ReduceSpec) -> Kernel:
     """The kernel: parameters x, out."""
     digest = hashlib.sha256(repr(spec).encode()).hexdigest()[:12]

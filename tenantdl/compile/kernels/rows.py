@@ -18,6 +18,8 @@ from tenantdl.compile.kernels.epilogue import Program
 from tenantdl.compile.kernels.runs import even_runs
 from tenantdl.compile.kernels.vmath import VectorMath
 
+KERNELS_KEPT = 64  # a network repeats its layers: building a kernel once saves most of the time
+
 # Steps of an instruction or two.
 _LIGHT = frozenset(
     {"Add", "Sub", "Mul", "Div", "Max", "Min", "Relu", "Clip", "LeakyRelu", "PRelu", "HardSwish"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
@@ -16,7 +17,7 @@ from tenantdl.compile.context import Context, Form, Group
 from tenantdl.compile.graph import Node
 from tenantdl.compile.kernels.emit import Emitter, Index, Register, Value
 from tenantdl.compile.kernels.registry import Template
-from tenantdl.compile.kernels.rows import each_vector, reduce_row
+from tenantdl.compile.kernels.rows import KERNELS_KEPT, each_vector, reduce_row
 from tenantdl.compile.kernels.vmath import VectorMath
 from tenantdl.compile.operator import Kernel
 
@@ -32,6 +33,7 @@ class SoftmaxSpec:
     lanes: int
 
 
+@lru_cache(maxsize=KERNELS_KEPT)
 def softmax(spec: SoftmaxSpec) -> Kernel:
     """The kernel: parameters x, out."""
     digest = hashlib.sha256(repr(spec).encode()).hexdigest()[:12]
