@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +17,11 @@ from tenantdl.daemon.calls import Call, Refused
 from tenantdl.daemon.catalogue import Catalogue, scheduler_config
 from tenantdl.daemon.journal import JournalWriter
 from tenantdl.daemon.statistics import Statistics, Timing
-from tenantdl.exec.lane_memory import Slots
+from tenantdl.daemon.tenants import open_tenants
 from tenantdl.exec.lane_pool import BACKEND, Address, LanePool
 from tenantdl.ids import LaneId, RequestId
 from tenantdl.load.protocol import Array
-from tenantdl.load.workload import TenantSection, Workload
+from tenantdl.load.workload import Workload
 from tenantdl.machine import usable_cores
 from tenantdl.sched.config import LaneSpec
 from tenantdl.sched.messages import (
@@ -37,28 +38,9 @@ from tenantdl.sched.messages import (
     Tick,
 )
 from tenantdl.sched.scheduler import Scheduler
-from tenantdl.units import SECOND, Ns, from_ms, from_seconds, to_seconds
+from tenantdl.units import Ns, from_seconds, to_seconds
 
 _log = logging.getLogger(__name__)
-
-# How long a request may wait unless its tenant says otherwise.
-_TIMEOUT_FACTOR, _TIMEOUT_LEAST = 10, Ns(SECOND)
-
-
-@dataclass(slots=True)
-class _Tenant:
-    """`free`: slots not in use, the one used last on top (its pages are warm)."""
-
-    qos: Ns
-    timeout: Ns
-    priority: int
-    slots: Slots
-    first_program: int
-    capacity: int
-    free: list[int]
-
-    def inside(self) -> int:
-        return self.capacity - len(self.free)
 
 
 @dataclass(slots=True)
@@ -80,8 +62,10 @@ class Engine:
         *,
         journal: Path | None = None,
         backend: str = BACKEND,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
-        """Raises UserError for lanes on cores that are not there."""
+        """`on_failure` is called when service has ended for good, which `failure` explains. Raises
+        UserError for lanes on cores that are not there."""
         groups = workload.lane_cores(tuple(usable_cores()))
         lanes = [LaneSpec(LaneId(i), group) for i, group in enumerate(groups)]
         config = scheduler_config(workload, catalogue, lanes)
@@ -93,18 +77,7 @@ class Engine:
             hang=from_seconds(workload.scheduler.hang_s),
             backend=backend,
         )
-        self._tenants = {
-            name: _Tenant(
-                qos=from_ms(section.qos_ms),
-                timeout=_timeout(section),
-                priority=section.priority,
-                slots=self._pool.slots[index],
-                first_program=catalogue.first_programs()[index],
-                capacity=section.queue_max,
-                free=list(range(section.queue_max)),
-            )
-            for index, (name, section) in enumerate(catalogue.tenants.items())
-        }
+        self._tenants = open_tenants(catalogue, self._pool.slots)
         queues = {name: tenant.inside for name, tenant in self._tenants.items()}
         self.statistics = Statistics(catalogue.models, queues)
         limit = round(workload.server.journal_mb_max * 1024**2)
@@ -117,12 +90,14 @@ class Engine:
         self._wakeup: asyncio.TimerHandle | None = None
         self._wakeup_at = Ns(0)
         self._watch: asyncio.TimerHandle | None = None
+        self._complete_once = False
+        self._on_failure = on_failure
         self.failure: Exception | None = None
 
     @property
     def ready(self) -> bool:
-        """Whether at least one lane can serve, and nothing is broken."""
-        return self.failure is None and any(self._ready.values())
+        """Whether requests are served: all lanes have loaded once, one at least lives."""
+        return self.failure is None and self._complete_once and any(self._ready.values())
 
     def lane_pids(self) -> dict[LaneId, int]:
         """Process ids of the living lanes."""
@@ -183,7 +158,7 @@ class Engine:
     def _guarded(self, event: Event | None = None) -> None:
         """Take in what the lanes have said, then `event`. A bug of ours ends the daemon's service
         rather than leaving requests without an answer."""
-        if self.failure:
+        if self.failure or self._loop is None:
             return
         try:
             for report in self._pool.poll(_clock()):
@@ -196,9 +171,10 @@ class Engine:
                 self._backlog = backlog
                 self._pool.set_backlog(backlog)
         except Exception as error:
-            _log.exception("the scheduler failed")
+            _log.exception("service has ended")
             self.failure = error
             self._refuse_all(Reason.EXECUTION_FAILED)
+            self._on_failure()
 
     def _handle(self, event: Event) -> None:
         self._note(event)
@@ -231,6 +207,7 @@ class Engine:
                     ticket.timing.queue = event.at - event.elapsed - submitted
             case LaneReady():
                 self._ready[event.lane] = True
+                self._complete_once |= all(self._ready.values())
             case LaneLost():
                 self._ready[event.lane] = False
             case _:
@@ -287,12 +264,6 @@ class Engine:
         if self._journal:
             self._journal.flush()
         self._watch = self._loop.call_later(to_seconds(again - _clock()), self._watch_lanes)
-
-
-def _timeout(tenant: TenantSection) -> Ns:
-    if tenant.timeout_ms is not None:
-        return from_ms(tenant.timeout_ms)
-    return max(Ns(_TIMEOUT_FACTOR * from_ms(tenant.qos_ms)), _TIMEOUT_LEAST)
 
 
 def _clock() -> Ns:

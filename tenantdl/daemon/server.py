@@ -44,13 +44,18 @@ def serve(
 
     `journal`: a file for every decision of the scheduler. `on_listening` is called with the URL
     once connections are accepted; models may still be loading then (/v2/health/ready tells).
-    Raises UserError for bad bundles, cores or addresses.
+    Raises UserError for bad bundles, cores or addresses; ExecutionError if lanes do not start, and
+    InvariantError, when service cannot go on.
     """
     catalogue = open_catalogue(workload)
     _verify(catalogue, backend)
     with _listen(workload.server.host, workload.server.port) as listener:
         engine = Engine(
-            workload, catalogue, journal=Path(journal) if journal else None, backend=backend
+            workload,
+            catalogue,
+            journal=Path(journal) if journal else None,
+            backend=backend,
+            on_failure=lambda: setattr(server, "should_exit", True),
         )
         url = "http://{}:{}".format(*listener.getsockname()[:2])
 
@@ -76,8 +81,11 @@ def serve(
             limit_concurrency=workload.server.connections_max,
             timeout_graceful_shutdown=5,
         )
+        server = uvicorn.Server(config)
         with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
+            server.run(sockets=[listener])
+        if engine.failure:
+            raise engine.failure
 
 
 @dataclass(frozen=True, slots=True)

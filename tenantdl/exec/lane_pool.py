@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from tenantdl.errors import ExecutionError
 from tenantdl.exec.lane import LaneSetup, LaneTenant
 from tenantdl.exec.lane_memory import Mapping, Slots, TenantLayout
 from tenantdl.exec.lane_wire import CHANNEL_BYTES, Channel, Kind, Order, Report
@@ -42,6 +43,7 @@ BACKEND = "tenantdl.exec.lane_backend"
 SPIN = Ns(50 * US)
 # A lane that dies again and again is restarted after 0.1, 0.2, 0.4 … s.
 _RESTART_FIRST, _RESTART_LAST = Ns(SECOND // 10), Ns(10 * SECOND)
+_STARTS_MAX = 3
 _LOAD_MAX = Ns(300 * SECOND)
 _STOP_S = 2.0
 
@@ -90,6 +92,7 @@ class LanePool:
         self._lanes: dict[LaneId, _Lane] = {}
         self._down: dict[LaneId, Ns] = {}
         self._failures = dict.fromkeys(self._specs, 0)
+        self._proven: set[LaneId] = set()
         self._doorbell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll = select.epoll()
         self._epoll.register(self._doorbell, select.EPOLLIN)
@@ -136,7 +139,10 @@ class LanePool:
             lane.channel.set_backlog(more)
 
     def poll(self, now: Ns) -> list[Event]:
-        """What the lanes have reported, in order; and the loss of those that died."""
+        """What the lanes have reported, in order; and the loss of those that died.
+
+        Raises ExecutionError for a lane that dies every time before it is ready for the first time.
+        """
         events: list[Event] = []
         # Who is dead is found out first: what its ring holds then is the last it said.
         stirring = {fd for fd, _ in self._epoll.poll(0)}
@@ -232,6 +238,10 @@ class LanePool:
         self._down[number] = Ns(now + wait)
         code = lane.process.wait()
         cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        if failures >= _STARTS_MAX and number not in self._proven:
+            raise ExecutionError(
+                f"lane {number} does not start ({cause}); its last words are above"
+            )
         _log.error("lane %d died (%s); restart in %.1f s", number, cause, wait / SECOND)
 
     def _release(self, lane: _Lane) -> None:
@@ -250,6 +260,7 @@ class LanePool:
         match report.kind:
             case Kind.READY:
                 lane.ready = True
+                self._proven.add(number)
                 return LaneReady(number)
             case Kind.STARTED:
                 return LaunchStarted(number, launch)

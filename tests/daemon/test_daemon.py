@@ -17,7 +17,7 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from tenantdl.daemon import RunningDaemon, running_daemon
-from tenantdl.errors import UserError
+from tenantdl.errors import ExecutionError, UserError
 from tenantdl.load.workload import Workload, parse_workload
 from tenantdl.machine import usable_cores
 from tenantdl.sched.journal import read, replay
@@ -197,6 +197,13 @@ def test_a_full_queue_is_429_and_a_passed_timeout_503(bundles: Path, tmp_path: P
 def test_a_bad_workload_is_a_user_error(bundles: Path, tmp_path: Path) -> None:
     missing = parse_workload('[[tenant]]\nname = "a"\nbundle = "none"\nqos_ms = 5')
     with pytest.raises(UserError, match="not a bundle"), daemon(missing, tmp_path / "j"):
+        pass
+
+
+def test_lanes_that_never_start_end_the_daemon(bundles: Path, tmp_path: Path) -> None:
+    bundle = fake_bundle(tmp_path, "bad", SEGMENTS, 666)
+    bad = parse_workload(f'[[tenant]]\nname = "a"\nbundle = "{bundle}"\nqos_ms = 5')
+    with pytest.raises(ExecutionError, match="ended at its start"), daemon(bad, tmp_path / "j"):
         pass
 
 
