@@ -20,7 +20,7 @@ _KIB = {"K": 1024, "M": 1024**2, "G": 1024**3}
 
 @dataclass(frozen=True, slots=True)
 class Caches:
-    """Cache sizes in bytes: L1 data and L2 of one core, L3 of the socket (0 where there is none)."""
+    """Cache sizes in bytes: L1 data and L2 of a core, L3 of the socket (0: there is none)."""
 
     l1d_bytes: int
     l2_bytes: int

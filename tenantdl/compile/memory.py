@@ -57,7 +57,7 @@ def plan_memory(program: Program) -> MemoryPlan:
         slot_of[name] = slot
     total = _place(slots)
     arena = {name: slot.offset for name, slot in slot_of.items()}
-    for name, buffer in program.buffers.items():
+    for name in program.buffers:
         root, offset = resolve(program, name)
         if root in arena and name not in arena:
             arena[name] = arena[root] + offset

@@ -1,7 +1,7 @@
 """Cut a plan into segments: the smallest runs of operators that the scheduler may preempt between.
 
-A segment aims at `TARGET_NS` on one core, so that a boundary (2 us) costs under half a percent and a
-waiting tenant waits under a millisecond. One operator is never cut.
+A segment aims at `TARGET_NS` on one core, so that a boundary (2 us) costs under half a percent
+and a waiting tenant waits under a millisecond. One operator is never cut.
 """
 
 from __future__ import annotations

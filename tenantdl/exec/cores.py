@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from tenantdl.bundle.library import runtime
 from tenantdl.errors import UserError
+from tenantdl.exec.denormals import flush_denormals
 from tenantdl.ids import CoreId
 
 # threading::ThreadGroup::AffinityMode: one given core a thread.
@@ -18,7 +19,7 @@ _SPECIFY_ONE_CORE_PER_THREAD = -2
 
 
 def pin(cores: Sequence[CoreId]) -> None:
-    """Run this thread's kernels on exactly `cores`, one thread a core.
+    """Run this thread's kernels on exactly `cores`, one thread a core, denormals flushed to zero.
 
     The first call in a process fixes the largest pool (TVM_NUM_THREADS, by default all usable
     cores). Raises UserError for an empty group or a core that this process may not use.
@@ -29,6 +30,7 @@ def pin(cores: Sequence[CoreId]) -> None:
         os.sched_setaffinity(0, set(cores))
     except OSError as error:
         raise UserError(f"cannot pin to cores {list(cores)}: {error.strerror}") from error
+    flush_denormals()  # before the pool's threads are made, which inherit it
     configure = runtime().get_global_func("runtime.config_threadpool")
     configure(_SPECIFY_ONE_CORE_PER_THREAD, len(cores), [str(core) for core in cores])
     # Creating the pool resets nothing of ours, but the caller must stay on the group's first core:

@@ -119,7 +119,9 @@ def test_winograd(tmp_path: Path, batch: int) -> None:
     net = Net()
     for channels, outputs, side in [(64, 64, 56), (128, 96, 28), (64, 128, 14), (40, 56, 19)]:
         x = net.input(batch, channels, side, side)
-        y = net.op("Conv", x, net.weight(outputs, channels, 3, 3), net.weight(outputs), pads=[1] * 4)
+        y = net.op(
+            "Conv", x, net.weight(outputs, channels, 3, 3), net.weight(outputs), pads=[1] * 4
+        )
         net.output(net.op("Relu", net.op("Add", y, net.input(batch, outputs, side, side))))
     summary = check(net, tmp_path, tolerance=2e-5)
     assert summary.kinds["conv2d_winograd"] >= 3

@@ -11,9 +11,9 @@ from nets import Net, check
 
 from tenantdl.bundle.library import load_library
 from tenantdl.compile.build import build_library
-from tenantdl.compile.kernels.runs import even_runs
 from tenantdl.compile.kernels.dense import candidates, choose, pack_panels, predicted_cycles
 from tenantdl.compile.kernels.dense_gemm import DenseSchedule, DenseSpec, dense
+from tenantdl.compile.kernels.runs import even_runs
 from tenantdl.compile.target import parse_target
 
 # leading dimensions, K, N

@@ -66,11 +66,23 @@ def test_concat_in_place(tmp_path: Path, batch: int) -> None:
     assert "generic" not in summary.kinds
 
 
+def test_concat_of_ragged_blocks(tmp_path: Path) -> None:
+    """Channel counts that fill no blocks, and a reader that needs a border."""
+    net = Net()
+    parts = [_packed(net, channels, 5, 7) for channels in (24, 24, 3, 40, 1)]
+    whole = net.op("Concat", *parts, axis=1)
+    net.output(net.op("Conv", whole, net.weight(16, 92, 3, 3), pads=[1] * 4), whole)
+    summary = check(net, tmp_path)
+    assert "generic" not in summary.kinds
+
+
 def test_elementwise(tmp_path: Path) -> None:
     """Gates, channel vectors, numbers and chains; also on row-major values with odd sizes."""
     net = Net()
     x = _packed(net, 24, 5, 9)
-    gate = net.op("Sigmoid", net.op("Conv", net.op("GlobalAveragePool", x), net.weight(24, 24, 1, 1)))
+    gate = net.op(
+        "Sigmoid", net.op("Conv", net.op("GlobalAveragePool", x), net.weight(24, 24, 1, 1))
+    )
     net.output(net.op("Mul", x, gate))
     channel = net.weight(1, 24, 1, 1)
     y = net.op("Add", net.op("Mul", x, channel), net.const(0.5))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,7 +64,7 @@ def test_segments_cover_and_stay_small(costs: list[int]) -> None:
     segments = cut(costs)
     assert segments[0].begin == 0
     assert segments[-1].end == len(costs)
-    for left, right in zip(segments, segments[1:], strict=False):
+    for left, right in pairwise(segments):
         assert left.end == right.begin
     for segment in segments:
         assert segment.cost_ns == sum(costs[segment.begin : segment.end])
