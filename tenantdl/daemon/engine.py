@@ -84,7 +84,6 @@ class Engine:
         self._journal = JournalWriter(journal, config, limit) if journal else None
         self._tickets: dict[RequestId, _Ticket] = {}
         self._requests = 0
-        self._backlog = False
         self._ready: dict[LaneId, bool] = {lane.lane: False for lane in lanes}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wakeup: asyncio.TimerHandle | None = None
@@ -98,10 +97,6 @@ class Engine:
     def ready(self) -> bool:
         """Whether requests are served: all lanes have loaded once, one at least lives."""
         return self.failure is None and self._complete_once and any(self._ready.values())
-
-    def lane_pids(self) -> dict[LaneId, int]:
-        """Process ids of the living lanes."""
-        return self._pool.pids()
 
     def start(self) -> None:
         """Start the lanes; returns at once, `ready` turns true when they have loaded."""
@@ -166,10 +161,7 @@ class Engine:
             if event is not None:
                 self._handle(event)
             self._arm()
-            backlog = self._scheduler.backlog()
-            if backlog != self._backlog:
-                self._backlog = backlog
-                self._pool.set_backlog(backlog)
+            self._pool.set_backlog(self._scheduler.backlog())
         except Exception as error:
             _log.exception("service has ended")
             self.failure = error

@@ -93,6 +93,7 @@ class LanePool:
         self._down: dict[LaneId, Ns] = {}
         self._failures = dict.fromkeys(self._specs, 0)
         self._proven: set[LaneId] = set()
+        self._backlog = False
         self._doorbell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll = select.epoll()
         self._epoll.register(self._doorbell, select.EPOLLIN)
@@ -135,8 +136,10 @@ class LanePool:
     def set_backlog(self, more: bool) -> None:
         """Tell the lanes whether there is more work than is under way; if not, they report the
         near end of a launch without waking anyone."""
-        for lane in self._lanes.values():
-            lane.channel.set_backlog(more)
+        if more != self._backlog:
+            self._backlog = more
+            for lane in self._lanes.values():
+                lane.channel.set_backlog(more)
 
     def poll(self, now: Ns) -> list[Event]:
         """What the lanes have reported, in order; and the loss of those that died.
@@ -224,6 +227,7 @@ class LanePool:
         pidfd = os.pidfd_open(process.pid)
         self._epoll.register(pidfd, select.EPOLLIN)
         channel = Channel(mapping.memory)
+        channel.set_backlog(self._backlog)
         self._lanes[number] = _Lane(spec, process, pidfd, bell, mapping, channel, now)
         self._busy[number] = 0
 

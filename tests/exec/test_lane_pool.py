@@ -198,6 +198,29 @@ def test_a_killed_lane_is_lost_then_ready_again(owner: Callable[..., Owner]) -> 
     o.until(o.done(2))
 
 
+def test_the_near_end_of_a_launch_rings_only_if_there_is_more_work(
+    owner: Callable[..., Owner],
+) -> None:
+    """Told about a backlog (before the lane was restarted, too), a lane rings a block early."""
+    o = owner(micros=30_000)
+    o.pool.set_backlog(True)
+    os.kill(o.pool.pids()[LaneId(0)], signal.SIGKILL)
+    o.until(lambda: o.events[-1:] == [LaneLost(LaneId(0))])
+    o.until(lambda: o.events[-1] == LaneReady(LaneId(0)))
+    rung = []
+    for number, more in ((1, True), (2, False)):
+        o.pool.set_backlog(more)
+        o.write(number, 0, 0)
+        o.launch(number, number, 2, 4, 6)
+        while not o.blocks(number):
+            assert select.select([o.pool], [], [], PATIENCE_S)[0]
+            o.events += o.pool.poll(clock())
+        rung.append(o.blocks(number)[-1][1])
+        o.until(o.done(number))
+    # A late look may find more than it was rung for, never less.
+    assert rung[1] == 6 and rung[0] >= 4
+
+
 def test_an_order_to_a_dead_lane_is_dropped(owner: Callable[..., Owner]) -> None:
     o = owner()
     os.kill(o.pool.pids()[LaneId(0)], signal.SIGKILL)

@@ -18,8 +18,8 @@ from tenantdl.compile.kernels.runs import even_runs
 from tenantdl.compile.target import CpuTarget
 
 _TILE_ROWS_MAX = 8  # rows of a power-of-two pitch share the ways of one L1 set
-_UNROLL = 16
-_STREAM_BYTES = 32 * 1024  # how far ahead weights that are used once are prefetched
+_UNROLL, _UNROLL_FEW = 16, 4  # steps between prefetches; one register tile of a few rows
+_AHEAD_BYTES = 8 * 1024  # how far ahead weights that are used once are prefetched
 _ROW_BLOCK_MIN = 128  # fewer rows re-read the weights too often
 # Bytes a cycle that a core gets from memory and from L2.
 _MEMORY_BYTES_A_CYCLE = 6.0
@@ -82,26 +82,29 @@ def candidates(spec: DenseSpec, target: CpuTarget) -> list[DenseSchedule]:
     """Register tiles that fit the registers × splits of the rows, in order of preference."""
     found = []
     fitting = target.caches.l2_bytes // 2 // (4 * spec.inner)
+    fitting_chunk = target.caches.l2_bytes // 8
     for vectors in (4, 3, 6, 2, 1):
         rows_max = min((target.registers - 1 - vectors) // vectors, _TILE_ROWS_MAX)
         if vectors > spec.blocks or rows_max < 1:
             continue
         rows = even_runs(spec.rows, rows_max)[0].size
-        chunk = _chunk(spec, vectors, target, single=spec.rows <= rows)
+        step_bytes = 4 * spec.lanes * vectors
+        single = spec.rows <= rows
+        unroll = _UNROLL_FEW if single and rows > 1 else _UNROLL
+        chunk = _chunk(spec.inner, unroll, spec.inner if single else fitting_chunk // step_bytes)
+        ahead = _AHEAD_BYTES // step_bytes if single else 0
         blocks_min = -(-spec.rows // max(_ROW_BLOCK_MIN, fitting))
         for row_blocks in dict.fromkeys((1, 2, 3, 4, 8, 16)):
             row_block = -(-spec.rows // (blocks_min * row_blocks))
             row_block = min(spec.rows, -(-row_block // rows) * rows)
-            found.append(DenseSchedule(rows, vectors, chunk, row_block, _UNROLL))
+            found.append(DenseSchedule(rows, vectors, chunk, row_block, unroll, ahead))
     return list(dict.fromkeys(found))
 
 
-def _chunk(spec: DenseSpec, vectors: int, target: CpuTarget, *, single: bool) -> int:
-    """Reduction steps of a chunk: an eighth of L2; if no other row tile follows, a short stream."""
-    room = _STREAM_BYTES if single else target.caches.l2_bytes // 8
-    steps = max(_UNROLL, room // (4 * spec.lanes * vectors))
-    count = -(-spec.inner // steps)
-    return -(-spec.inner // (count * _UNROLL)) * _UNROLL
+def _chunk(inner: int, unroll: int, steps_max: int) -> int:
+    """Reduction steps of a chunk: even parts of the whole, at most about `steps_max`."""
+    count = -(-inner // max(unroll, steps_max))
+    return -(-inner // (count * unroll)) * unroll
 
 
 def predicted_cycles(spec: DenseSpec, schedule: DenseSchedule, cores: int) -> float:

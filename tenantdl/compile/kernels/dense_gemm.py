@@ -19,11 +19,12 @@ from tvm.script.ir_builder import tirx as T
 
 from tenantdl.compile.kernels.emit import Emitter, Index, Register
 from tenantdl.compile.kernels.epilogue import EMPTY, Program
-from tenantdl.compile.kernels.rows import KERNELS_KEPT, RowProgram, cases
+from tenantdl.compile.kernels.rows import KERNELS_KEPT, RowProgram, cases, spread
 from tenantdl.compile.kernels.runs import even_runs
 from tenantdl.compile.operator import Kernel
 
 _LINE_BYTES = 64
+_MACS_AN_ELEMENT = 8  # multiply-adds that take as long as an element of a normalisation
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +47,15 @@ class DenseSpec:
 class DenseSchedule:
     """Knobs. `rows` × `vectors`: the register tile; `chunk`: reduction steps whose weights stay in
     L2; `row_block`: rows of one task, whose data stays in L2; `unroll`: steps between prefetches,
-    which divides `chunk`."""
+    which divides `chunk`; `ahead`: with one row tile, how many steps ahead weights are prefetched
+    (with more, it is the next chunk)."""
 
     rows: int
     vectors: int
     chunk: int
     row_block: int
     unroll: int = 16
+    ahead: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,8 @@ class _Dense:
         e, spec, schedule = self.e, self.spec, self.schedule
         row_blocks = -(-spec.rows // schedule.row_block)
         panels = -(-spec.blocks // schedule.vectors)
-        with e.parallel(row_blocks * panels) as task:
+        work = spec.rows * spec.columns * spec.inner // _MACS_AN_ELEMENT
+        with spread(e, row_blocks * panels, work) as task:
             row_block, panel = task // panels, task % panels
             for row, rows in cases(e, row_block, spec.rows, schedule.row_block):
                 for block, vectors in cases(e, panel, spec.blocks, schedule.vectors):
@@ -171,15 +175,21 @@ class _Dense:
                 self._step(tile, made, k0 + extent * unroll + k)
 
     def _prefetch(self, tile: _Tile, step: Index, rounds: int) -> None:
-        """This round's share of the lines that follow the present chunk."""
-        e, spec = self.e, self.spec
+        """This round's share of the next chunk's lines, or the lines `ahead` in the stream."""
+        e, schedule = self.e, self.schedule
         per_line = max(1, _LINE_BYTES // (4 * e.lanes))
-        lines = rounds * self.schedule.unroll * tile.vectors // per_line
+        first = tile.block * self.spec.inner + tile.chunk * schedule.chunk * tile.vectors
+        if tile.count == 1 and schedule.ahead:
+            first = first + (step * schedule.unroll + schedule.ahead) * tile.vectors
+            for line in range(-(-schedule.unroll * tile.vectors // per_line)):
+                e.prefetch(self.weights, (first + line * per_line, 0))
+            return
+        lines = rounds * schedule.unroll * tile.vectors // per_line
         share = -(-lines // (tile.count * rounds))
-        begin = tile.block * spec.inner + (tile.chunk + 1) * self.schedule.chunk * tile.vectors
+        first = first + schedule.chunk * tile.vectors
         for i in range(share):
             line = (tile.number * rounds + step) * share + i
-            e.prefetch(self.weights, (begin + line * per_line, 0))
+            e.prefetch(self.weights, (first + line * per_line, 0))
 
     def _step(self, tile: _Tile, made: list[list[Register]], k: Index) -> None:
         """One reduction step: a vector of weights a column block, a scalar of data a row."""

@@ -19,7 +19,7 @@ from tenantdl.compile.graph import Node
 from tenantdl.compile.kernels.emit import Emitter, Value
 from tenantdl.compile.kernels.epilogue import EMPTY, Program
 from tenantdl.compile.kernels.registry import Template
-from tenantdl.compile.kernels.rows import KERNELS_KEPT, RowProgram, each_vector
+from tenantdl.compile.kernels.rows import KERNELS_KEPT, RowProgram, each_vector, spread
 from tenantdl.compile.operator import Kernel
 
 
@@ -47,7 +47,7 @@ def gather(spec: GatherSpec) -> Kernel:
         shape = (spec.outer * spec.count, spec.inner)
         program = RowProgram(e, spec.program, shape)
         out = e.param("out", shape)
-        with e.parallel(shape[0]) as row:
+        with spread(e, shape[0], math.prod(shape)) as row:
             first = e.bind(_clamped(spec, indices[row % spec.count]) * spec.inner)
             for column, lanes in each_vector(e, spec.inner):
                 value = e.load(table, (row // spec.count, first + column), lanes)

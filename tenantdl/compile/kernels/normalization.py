@@ -18,7 +18,7 @@ from tenantdl.compile.graph import Node
 from tenantdl.compile.kernels.emit import Emitter, Index, Value
 from tenantdl.compile.kernels.epilogue import EMPTY, Program
 from tenantdl.compile.kernels.registry import Template
-from tenantdl.compile.kernels.rows import KERNELS_KEPT, RowProgram, each_vector, reduce_row
+from tenantdl.compile.kernels.rows import KERNELS_KEPT, RowProgram, each_vector, reduce_row, spread
 from tenantdl.compile.operator import Kernel
 
 
@@ -48,7 +48,7 @@ def normalization(spec: NormSpec) -> Kernel:
         bias = e.param("bias", vector) if spec.has_bias else None
         program = RowProgram(e, spec.program, shape)
         out = e.param("out", shape)
-        with e.parallel(spec.rows) as row:
+        with spread(e, spec.rows, spec.rows * spec.columns) as row:
             mean, inverse = _moments(e, spec, x, row)
             for column, lanes in each_vector(e, spec.columns):
                 value = e.load(x, (row, column), lanes) - e.splat(mean, lanes)

@@ -18,7 +18,7 @@ from tenantdl.compile.context import Context, Form, Group
 from tenantdl.compile.graph import Node
 from tenantdl.compile.kernels.emit import Emitter, Index, Register, Value
 from tenantdl.compile.kernels.registry import Template
-from tenantdl.compile.kernels.rows import KERNELS_KEPT, pieces, reduce_row
+from tenantdl.compile.kernels.rows import KERNELS_KEPT, pieces, reduce_row, spread
 from tenantdl.compile.kernels.vmath import VectorMath
 from tenantdl.compile.operator import Kernel
 
@@ -66,7 +66,7 @@ def _along(e: Emitter, spec: ReduceSpec, kind: _Kind) -> None:
     """Consecutive elements to one."""
     x = e.param("x", (spec.outer, spec.extent))
     out = e.param("out", (spec.outer,))
-    with e.parallel(spec.outer) as row:
+    with spread(e, spec.outer, spec.outer * spec.extent) as row:
 
         def load(column: Index, lanes: int) -> Value:
             loaded = e.bind(e.load(x, (row, column), lanes))
@@ -81,7 +81,7 @@ def _across(e: Emitter, spec: ReduceSpec, kind: _Kind) -> None:
     x = e.param("x", (spec.outer, spec.extent, spec.inner))
     out = e.param("out", (spec.outer, spec.inner))
     blocks = -(-spec.inner // e.lanes)
-    with e.parallel(spec.outer * blocks) as task:
+    with spread(e, spec.outer * blocks, spec.outer * spec.extent * spec.inner) as task:
         row, column = task // blocks, task % blocks * e.lanes
         whole, rest = divmod(spec.inner, e.lanes)
         if not rest:

@@ -7,7 +7,7 @@ powers of two: nothing past the end of a row is read or written, on any instruct
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tvm import tirx
@@ -18,6 +18,7 @@ from tenantdl.compile.kernels.epilogue import Program
 from tenantdl.compile.kernels.runs import even_runs
 from tenantdl.compile.kernels.vmath import VectorMath
 
+_PARALLEL_ELEMENTS_MIN = 8192
 KERNELS_KEPT = 64  # a network repeats its layers: building a kernel once saves most of the time
 
 # Steps of an instruction or two.
@@ -122,12 +123,9 @@ def loops(e: Emitter, extent: int, size_max: int) -> Iterator[tuple[Index, int]]
             yield i * run.size + run.start, run.size
 
 
-def flat(shape: Sequence[int]) -> tuple[int, int]:
-    """`shape` as [rows][columns]: everything before the last dimension, and that."""
-    rows = 1
-    for extent in shape[:-1]:
-        rows *= extent
-    return rows, shape[-1]
+def spread(e: Emitter, extent: int, elements: int) -> Any:
+    """A parallel loop, or a serial one if `elements` take less time than waking other cores."""
+    return e.parallel(extent) if elements >= _PARALLEL_ELEMENTS_MIN else e.serial(extent)
 
 
 def reduce_row(e: Emitter, count: int, load: Callable[[Index, int], Value], combine: str) -> Value:

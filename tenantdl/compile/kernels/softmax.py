@@ -17,7 +17,7 @@ from tenantdl.compile.context import Context, Form, Group
 from tenantdl.compile.graph import Node
 from tenantdl.compile.kernels.emit import Emitter, Index, Register, Value
 from tenantdl.compile.kernels.registry import Template
-from tenantdl.compile.kernels.rows import KERNELS_KEPT, each_vector, reduce_row
+from tenantdl.compile.kernels.rows import KERNELS_KEPT, each_vector, reduce_row, spread
 from tenantdl.compile.kernels.vmath import VectorMath
 from tenantdl.compile.operator import Kernel
 
@@ -46,7 +46,7 @@ def _along(e: Emitter, spec: SoftmaxSpec) -> None:
     """Rows of consecutive elements, one after another."""
     shape = (spec.outer, spec.extent)
     x, out = e.param("x", shape), e.param("out", shape)
-    with e.parallel(spec.outer) as row:
+    with spread(e, spec.outer, 2 * spec.outer * spec.extent) as row:
 
         def plain(column: Index, lanes: int) -> Value:
             return e.load(x, (row, column), lanes)
@@ -77,7 +77,7 @@ def _across(e: Emitter, spec: SoftmaxSpec) -> None:
     """Elements `inner` apart: every lane is a row of its own."""
     shape = (spec.outer, spec.extent, spec.inner)
     x, out = e.param("x", shape), e.param("out", shape)
-    with e.parallel(spec.outer) as outer:
+    with spread(e, spec.outer, 2 * math.prod(shape)) as outer:
         for column, lanes in each_vector(e, spec.inner):
             _column(e, spec, x, out, outer, column, lanes)
 
