@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -45,6 +46,7 @@ from tenantdl.compile.target import CpuTarget, parse_target
 from tenantdl.errors import UserError
 from tenantdl.exec.cores import pin
 from tenantdl.exec.runner import Runner
+from tenantdl.ids import CoreId
 from tenantdl.machine import this_machine
 
 if TYPE_CHECKING:
@@ -263,14 +265,15 @@ def _with_segments(manifest: Manifest, folder: Path, cpu: CpuTarget) -> Manifest
     _write_manifest(manifest, folder)
     if not runs_here:
         return manifest
-    affinity = os.sched_getaffinity(0)
-    pin(machine.cores[:1])
-    try:
-        costs = measure_ns(Runner(load_bundle(folder, verify=False)))
-    finally:
-        os.sched_setaffinity(0, affinity)
+    with ThreadPoolExecutor(1) as thread:  # affinity and TVM's pool are a thread's own
+        costs = thread.submit(_measured, folder, machine.cores[0]).result()
     plan = msgspec.structs.replace(plan, segments=cut(costs), cost_source="measured")
     return msgspec.structs.replace(manifest, plans=(plan,))
+
+
+def _measured(folder: Path, core: CoreId) -> list[int]:
+    pin([core])
+    return measure_ns(Runner(load_bundle(folder, verify=False)))
 
 
 def _write_manifest(manifest: Manifest, folder: Path) -> None:
