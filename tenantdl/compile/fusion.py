@@ -177,6 +177,19 @@ def bind_program(context: Context, group: Group, form: Form) -> tuple[Program, t
     return Program(tuple(operands), tuple(steps)), tuple(buffers)
 
 
+def bind_rows(context: Context, group: Group, columns: int) -> tuple[Program, tuple[str, ...]]:
+    """`bind_program` for a kernel that sees the last few dimensions as rows of `columns` elements:
+    constants of the last dimension alone are repeated to that length."""
+    program, buffers = bind_program(context, group, "plain")
+    bound = []
+    for operand, name in zip(program.parameters, buffers, strict=True):
+        array = context.program.constants.get(name)
+        if operand.access == "channel" and array is not None and array.size < columns:
+            name = context.constant(np.tile(array, columns // array.size))
+        bound.append(name)
+    return program, tuple(bound)
+
+
 def _operand(
     context: Context, name: str, shape: tuple[int, ...], form: Form, op: str
 ) -> tuple[Operand, str]:

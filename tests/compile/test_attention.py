@@ -6,14 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tvm
 from nets import Net, check
 
+from tenantdl.compile.frontend import load_graph
 from tenantdl.compile.graph import Graph, Node, TensorType
 from tenantdl.compile.kernels.attention import choose
 from tenantdl.compile.kernels.attention_fused import AttentionSpec
+from tenantdl.compile.lower import lower
+from tenantdl.compile.rewrite import rewrite
 from tenantdl.compile.rewrite.edit import Editor
 from tenantdl.compile.rewrite.views import trace
 from tenantdl.compile.target import parse_target
+from tenantdl.zoo.bert import Size, bert_large
 
 
 def _split(net: Net, x: str, heads: int, depth: int, order: tuple[int, ...]) -> str:
@@ -158,3 +163,14 @@ def test_tiles_fit_the_registers(text: str) -> None:
                 (schedule.value_rows, min(schedule.score_vectors, blocks)),
             ):
                 assert rows * vectors + vectors + 1 <= target.registers
+
+
+def test_an_encoder_compiles_for_neon() -> None:
+    target = parse_target("aarch64")
+    shapes = {name: (1, 24) for name in ("input_ids", "attention_mask", "token_type_ids")}
+    model = bert_large(size=Size(layers=1, hidden=32, heads=2, inner=64, vocabulary=100))
+    program = lower(rewrite(load_graph(model, shapes=shapes)), target, 2)
+    kernels = {operator.kernel.key: operator.kernel.func for operator in program.operators}
+    assembly = tvm.compile(tvm.IRModule(kernels), target=target.tvm).mod.inspect_source("asm")
+    assert {operator.kind for operator in program.operators} >= {"dense", "attention", "gather"}
+    assert assembly.count("fmla") > 100

@@ -34,6 +34,15 @@ def test_instance_normalization(tmp_path: Path) -> None:
     assert check(net, tmp_path).kinds == {"normalization": 3}
 
 
+def test_tails_over_several_last_dimensions(tmp_path: Path) -> None:
+    net = Net()
+    net.output(net.op("Add", _layer_norm(net, (3, 5, 7), 1), net.weight(7)))
+    parts = [net.weight(4), net.weight(4)]
+    norm = net.op("InstanceNormalization", net.input(2, 4, 6, 9), *parts)
+    net.output(net.op("Sub", norm, net.weight(9)))
+    assert check(net, tmp_path).kinds == {"normalization": 2}
+
+
 def test_offset_rows_keep_their_precision(tmp_path: Path) -> None:
     """A large mean must not swallow the variance: two passes, not E[x²] − E[x]²."""
     net = Net()

@@ -14,7 +14,7 @@ from functools import lru_cache
 from tvm.script.ir_builder import tirx as T
 
 from tenantdl.compile.context import Context, Form, Group
-from tenantdl.compile.fusion import bind_program
+from tenantdl.compile.fusion import bind_rows
 from tenantdl.compile.graph import Node
 from tenantdl.compile.kernels.emit import Emitter, Value
 from tenantdl.compile.kernels.epilogue import EMPTY, Program
@@ -78,11 +78,12 @@ def _lower(context: Context, group: Group) -> None:
     axis = int(node.attrs.get("axis", 0)) % len(shape)
     indices = context.type(node.inputs[1])
     sources = (context.plain(node.inputs[0]), context.plain(node.inputs[1]))
-    program, operands = bind_program(context, group, "plain")
+    inner = math.prod(shape[axis + 1 :])
+    program, operands = bind_rows(context, group, inner)
     spec = GatherSpec(
         math.prod(shape[:axis]),
         shape[axis],
-        math.prod(shape[axis + 1 :]),
+        inner,
         indices.size,
         indices.dtype,
         context.target.lanes,

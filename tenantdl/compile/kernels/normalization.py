@@ -13,7 +13,7 @@ from functools import lru_cache
 from tvm.script.ir_builder import tirx as T
 
 from tenantdl.compile.context import Context, Form, Group
-from tenantdl.compile.fusion import bind_program
+from tenantdl.compile.fusion import bind_rows
 from tenantdl.compile.graph import Node
 from tenantdl.compile.kernels.emit import Emitter, Index, Value
 from tenantdl.compile.kernels.epilogue import EMPTY, Program
@@ -123,7 +123,7 @@ def _emit(context: Context, group: Group, columns: int, channels: int) -> None:
     node = group.anchor
     size = context.type(node.inputs[0]).size
     sources = tuple(context.plain(name) for name in node.inputs if name)
-    program, operands = bind_program(context, group, "plain")
+    program, operands = bind_rows(context, group, columns)
     spec = NormSpec(
         size // columns,
         columns,
