@@ -31,7 +31,7 @@ from tenantdl.load.arrivals import ARRIVALS, Shape
 from tenantdl.load.inputs import random_inputs, read_inputs
 from tenantdl.load.issuer import BROKEN, DROPPED, Plan, Sample, Stream, issue
 from tenantdl.load.protocol import encode_request
-from tenantdl.load.workload import Workload, load_workload
+from tenantdl.load.workload import Workload, check_workload, load_workload
 from tenantdl.units import from_ms, to_ms
 
 ALL = "all"
@@ -184,7 +184,9 @@ def _adjusted(
     scheduler = workload.scheduler
     if policy is not None:
         scheduler = msgspec.structs.replace(scheduler, policy=policy)
-    return msgspec.structs.replace(workload, load=load, scheduler=scheduler)
+    adjusted = msgspec.structs.replace(workload, load=load, scheduler=scheduler)
+    check_workload(adjusted)
+    return adjusted
 
 
 def _streams(workload: Workload, catalogue: Catalogue, folder: Path) -> list[Stream]:

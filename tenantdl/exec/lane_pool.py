@@ -57,6 +57,8 @@ class Address(NamedTuple):
 
 @dataclass(slots=True)
 class _Lane:
+    """`moved`: when it was last seen to be idle, loading, or past another block."""
+
     spec: LaneSpec
     process: subprocess.Popen[bytes]
     pidfd: int
@@ -64,9 +66,9 @@ class _Lane:
     mapping: Mapping
     channel: Channel
     since: Ns
+    moved: Ns
     ready: bool = False
     beat: int = 0
-    moved: int = 0
 
 
 class LanePool:
@@ -228,7 +230,7 @@ class LanePool:
         self._epoll.register(pidfd, select.EPOLLIN)
         channel = Channel(mapping.memory)
         channel.set_backlog(self._backlog)
-        self._lanes[number] = _Lane(spec, process, pidfd, bell, mapping, channel, now)
+        self._lanes[number] = _Lane(spec, process, pidfd, bell, mapping, channel, now, now)
         self._busy[number] = 0
 
     def _bury(self, number: LaneId, lane: _Lane, now: Ns) -> None:

@@ -181,7 +181,7 @@ def parse_workload(text: bytes | str, where: str = "workload") -> Workload:
         raise UserError(_explain(str(error)), where=where) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"not TOML: {error}", where=where) from error
-    _check(workload, where)
+    check_workload(workload, where)
     return workload
 
 
@@ -190,7 +190,8 @@ def json_schema() -> dict[str, Any]:
     return msgspec.json.schema(Workload)
 
 
-def _check(workload: Workload, where: str) -> None:
+def check_workload(workload: Workload, where: str = "workload") -> None:
+    """Check what types cannot say: names, policies, arrivals. Raises UserError."""
     names = [tenant.name for tenant in workload.tenant]
     for index, tenant in enumerate(workload.tenant):
         key = f"tenant[{index}]"

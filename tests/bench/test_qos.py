@@ -192,6 +192,12 @@ def test_a_whole_run_leaves_results_a_journal_and_a_page(bundles: Path) -> None:
     assert page == report.page(result)
 
 
+def test_an_unknown_policy_is_a_user_error(bundles: Path) -> None:
+    workload = parse_workload(text(str(bundles)))
+    with pytest.raises(UserError, match="'edff' is unknown, did you mean 'edf'"):
+        qos.run(workload, policy="edff")
+
+
 def test_the_same_seed_gives_the_same_arrivals(bundles: Path) -> None:
     workload = parse_workload(text(str(bundles)))
     catalogue = qos.open_catalogue(workload)

@@ -43,7 +43,7 @@ def workload(bundles: Path, qos_ms: Sequence[float] = (500, 2000), extra: str = 
         [machine]
         cores = [{core}]
         [scheduler]
-        hang_s = 1.0
+        hang_s = 3.0
         [[tenant]]
         name = "q"
         bundle = "fake:{SEGMENTS}:200"

@@ -247,6 +247,22 @@ def test_an_idle_lane_is_not_taken_for_hanging(owner: Callable[..., Owner]) -> N
     assert LaneLost(LaneId(0)) not in o.events
 
 
+def test_a_lane_busy_from_its_first_moment_is_not_taken_for_hanging(
+    owner: Callable[..., Owner],
+) -> None:
+    o = owner(micros=20_000)
+    os.kill(o.pool.pids()[LaneId(0)], signal.SIGKILL)
+    o.until(lambda: o.events[-1:] == [LaneLost(LaneId(0))])
+    o.until(lambda: LaneId(0) in o.pool.pids())
+    while o.events[-1] != LaneReady(LaneId(0)):  # nobody watches meanwhile
+        select.select([o.pool], [], [], PATIENCE_S)
+        o.events += o.pool.poll(clock())
+    o.write(1, 0, 0)
+    o.launch(1, 1, 6)
+    o.until(o.done(1))
+    assert o.events.count(LaneLost(LaneId(0))) == 1
+
+
 def test_lanes_go_when_their_owner_closes(owner: Callable[..., Owner]) -> None:
     o = owner(lanes=2)
     pids = list(o.pool.pids().values())

@@ -6,6 +6,6 @@ express runs, fused, parallel and vectorised.
     schedule.py   the schedule of one fused kernel
 """
 
-from tenantdl.compile.generic.lowering import Lowered, lower_generic
+from tenantdl.compile.generic.lowering import lower_generic
 
-__all__ = ["Lowered", "lower_generic"]
+__all__ = ["lower_generic"]

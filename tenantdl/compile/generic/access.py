@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from tvm import sym, tirx
+import tvm_ffi
+from tvm import s_tir, sym, tirx
+from tvm.ir.expr import TensorLoad
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,16 +21,43 @@ class Axis:
 
 
 def axes_of(sch: Any, block: Any) -> list[Axis]:
-    """The axes of a block, outermost first. Raises TypeError where an extent is not constant."""
-    return [
-        Axis(axis.var, int(axis.dom.extent), axis.iter_type == tirx.IterVar.CommReduce)
-        for axis in sch.get(block).iter_vars
-    ]
+    """The axes of a block, outermost first. Raises ScheduleError for extents not constant."""
+    axes = []
+    for axis in sch.get(block).iter_vars:
+        if not isinstance(axis.dom.extent, tirx.IntImm):
+            raise s_tir.ScheduleError(f"the extent of {axis.var} is not constant")
+        reduces = axis.iter_type == tirx.IterVar.CommReduce
+        axes.append(Axis(axis.var, int(axis.dom.extent), reduces))
+    return axes
 
 
 def volume(sch: Any, block: Any) -> int:
     """Steps of all loops of a block together."""
     return math.prod(axis.extent for axis in axes_of(sch, block))
+
+
+def size_of(statement: Any) -> int:
+    """Nodes of the expressions of a block, counted as a tree."""
+    count = 0
+
+    def visit(node: Any) -> None:
+        nonlocal count
+        count += 1
+
+    tvm_ffi.structural_walk(statement.body, visit)
+    return count
+
+
+def loads_of(statement: Any, buffer: Any) -> int:
+    """How many times a block's expressions load from a buffer."""
+    count = 0
+
+    def visit(load: Any) -> None:
+        nonlocal count
+        count += load.source.same_as(buffer)
+
+    tvm_ffi.structural_walk(statement.body, (TensorLoad, visit))
+    return count
 
 
 def contiguous_axis(region: Any, axes: list[Axis], *, reduces: bool) -> int | None:
@@ -47,6 +76,21 @@ def contiguous_axis(region: Any, axes: list[Axis], *, reduces: bool) -> int | No
 def depends(region: Any, axis: Axis) -> bool:
     """Whether an access moves with an axis."""
     return any(_stride(index.min, axis) != 0 for index in region.region)
+
+
+def dimension_axes(region: Any, axes: list[Axis]) -> list[int | None] | None:
+    """The axis that each dimension of an access is (None: it stays at 0); None where an index is
+    anything but one axis."""
+    found: list[int | None] = []
+    for index in region.region:
+        moving = [n for n, axis in enumerate(axes) if _stride(index.min, axis) != 0]
+        if not moving:
+            found.append(None)
+        elif len(moving) == 1 and index.min.same_as(axes[moving[0]].var):
+            found.append(moving[0])
+        else:
+            return None
+    return found
 
 
 def _stride(index: Any, axis: Axis) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,21 +16,11 @@ from tvm.relax import transform
 from tenantdl.compile.generic.convert import Imported, import_nodes
 from tenantdl.compile.generic.schedule import schedule
 from tenantdl.compile.graph import Array, Graph, Node, TensorType
-from tenantdl.compile.operator import Buffer, Kernel, Operator
+from tenantdl.compile.operator import Buffer, Kernel, Lowered, Operator
 from tenantdl.compile.target import CpuTarget
 from tenantdl.errors import UserError
 
 _CALL_TIR = tvm.ir.Op.get("relax.call_tir")
-
-
-@dataclass(slots=True)
-class Lowered:
-    """Operators in order. Arguments name values of the graph (its constants too), or `buffers`:
-    temporaries; or `constants`, which lowering made. All are row-major."""
-
-    operators: list[Operator] = field(default_factory=list)
-    buffers: dict[str, Buffer] = field(default_factory=dict)
-    constants: dict[str, Array] = field(default_factory=dict)
 
 
 def lower_generic(graph: Graph, nodes: Sequence[Node], target: CpuTarget) -> Lowered:

@@ -14,7 +14,6 @@ from tenantdl.compile.generic.rules.reduce import reduce_over
 from tenantdl.compile.generic.rules.use import (
     Rule,
     Use,
-    dtype_of,
     elementwise,
     immediate,
     normalised,
@@ -68,47 +67,78 @@ def _conv(use: Use) -> Any:
 
 
 def _conv_transpose(use: Use) -> Any:
-    """Each output element gathers the inputs that reach it."""
     attrs = use.attrs
     rank = len(use.shape()) - 2
-    strides = attrs.get("strides", [1] * rank)
+    strides = list(attrs.get("strides", [1] * rank))
     dilations = attrs.get("dilations", [1] * rank)
     pads = attrs.get("pads", [0] * 2 * rank)
-    groups = attrs.get("group", 1)
-    inputs, outputs, *kernel = use.shape(1)
+    apart = list(use.shape(1)[2:]) == strides and not any(pads) and set(dilations) == {1}
+    if apart and attrs.get("group", 1) == 1 and not any(attrs.get("output_padding", [])):
+        return _biased(use, _side_by_side(use, strides))
+    return _biased(use, _stretched(use, strides, dilations, pads[:rank]))
+
+
+def _side_by_side(use: Use, strides: list[int]) -> Any:
+    """Windows that do not overlap: one matrix product, whose results are put in place."""
+    n, inputs, *image = use.shape()
+    _, outputs, *window = use.shape(1)
+    rank = len(image)
+
+    def products(x: Any, w: Any) -> Any:
+        channel = te.reduce_axis((0, inputs), "channel")
+
+        def element(i: Any, o: Any, *place: Any) -> Any:
+            return te.sum(x(i, channel, *place[rank:]) * w(channel, o, *place[:rank]), [channel])
+
+        return te.compute((n, outputs, *window, *image), element)
+
+    def placed(parts: Any) -> Any:
+        def element(i: Any, o: Any, *place: Any) -> Any:
+            taps = [tirx.indexmod(p, s) for p, s in zip(place, strides, strict=True)]
+            cells = [tirx.indexdiv(p, s) for p, s in zip(place, strides, strict=True)]
+            return parts(i, o, *taps, *cells)
+
+        return te.compute(use.out.shape, element)
+
+    return use.te(placed, use.te(products, *use.inputs[:2]))
+
+
+def _stretched(use: Use, strides: list[int], dilations: list[int], begins: list[int]) -> Any:
+    """A convolution of the input with zeros between its elements, by the mirrored kernel."""
+    groups = use.attrs.get("group", 1)
+    inputs, outputs, *window = use.shape(1)
     inputs //= groups
+    reach = [(extent - 1) * dilation for extent, dilation in zip(window, dilations, strict=True)]
+    image = use.out.shape[2:]
 
     def compute(x: Any, w: Any) -> Any:
-        channel = te.reduce_axis((0, inputs), "channel")
-        apart = kernel == list(strides) and not any(pads) and set(dilations) == {1}
-        # Windows that do not overlap: one element of the window reaches each output.
-        window = (
-            [] if apart else [te.reduce_axis((0, e), f"window{k}") for k, e in enumerate(kernel)]
-        )
+        zero = immediate(0, use.dtype())
 
-        def element(n: Any, o: Any, *image: Any) -> Any:
+        def stretched(i: Any, c: Any, *place: Any) -> Any:
+            cells, inside = [], []
+            for k, p in enumerate(place):
+                at = p - (reach[k] - begins[k])
+                cell = tirx.floordiv(at, strides[k])
+                extent = int(x.shape[2 + k])
+                inside += [tirx.floormod(at, strides[k]) == 0, cell >= 0, cell < extent]
+                cells.append(tirx.max(tirx.min(cell, extent - 1), 0))
+            return tirx.if_then_else(tirx.all(*inside), x(i, c, *cells), zero)
+
+        sizes = [extent + r for extent, r in zip(image, reach, strict=True)]
+        wide = te.compute((*x.shape[:2], *sizes), stretched, name="stretched")
+        channel = te.reduce_axis((0, inputs), "channel")
+        taps = [te.reduce_axis((0, e), f"tap{k}") for k, e in enumerate(window)]
+
+        def element(i: Any, o: Any, *place: Any) -> Any:
             first = tirx.indexdiv(o, outputs) * inputs if groups > 1 else 0
             own = tirx.indexmod(o, outputs) if groups > 1 else o
-            if apart:
-                at = [tirx.indexdiv(p, s) for p, s in zip(image, strides, strict=True)]
-                tap = [tirx.indexmod(p, s) for p, s in zip(image, strides, strict=True)]
-                product = x(n, first + channel, *at) * w(first + channel, own, *tap)
-                return te.sum(product, axis=[channel])
-            at, reached = [], []
-            for k, place in enumerate(image):
-                source = place + pads[k] - window[k] * dilations[k]
-                step = tirx.floordiv(source, strides[k])
-                extent = int(x.shape[2 + k])
-                reached += [tirx.floormod(source, strides[k]) == 0, step >= 0, step < extent]
-                at.append(tirx.max(tirx.min(step, extent - 1), 0))
-            value = tirx.if_then_else(
-                tirx.all(*reached), x(n, first + channel, *at), immediate(0, dtype_of(x))
-            )
-            return te.sum(value * w(first + channel, own, *window), axis=[channel, *window])
+            at = [p + r - t * d for p, r, t, d in zip(place, reach, taps, dilations, strict=True)]
+            value = wide(i, first + channel, *at) * w(first + channel, own, *taps)
+            return te.sum(value, axis=[channel, *taps])
 
         return te.compute(use.out.shape, element, name="convolution")
 
-    return _biased(use, use.te(compute, *use.inputs[:2]))
+    return use.te(compute, *use.inputs[:2])
 
 
 def product(use: Use, left: Any, right: Any, dtype: str) -> Any:

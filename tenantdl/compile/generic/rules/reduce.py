@@ -46,9 +46,9 @@ def reducer(name: str, dtype: str) -> Any:
         case "prod":
             combine, start = (lambda a, b: a * b), 1.0
         case "max":
-            combine, start = tirx.max, lowest(dtype)
+            combine, start = (lambda a, b: tirx.max(a, b)), lowest(dtype)
         case _:
-            combine, start = tirx.min, highest(dtype)
+            combine, start = (lambda a, b: tirx.min(a, b)), highest(dtype)
     if dtype == "bool":
         combine = (lambda a, b: tirx.any(a, b)) if name == "max" else (lambda a, b: tirx.all(a, b))
     return te.comm_reducer(combine, lambda kind: immediate(start, str(kind)), name=name)
