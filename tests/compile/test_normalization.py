@@ -68,3 +68,36 @@ def test_parts_become_one_node(tmp_path: Path, power: bool, reciprocal: bool) ->
     y = net.op("Add", net.op("Mul", y, net.weight(40)), net.weight(40))
     net.output(y)
     assert check(net, tmp_path).kinds == {"normalization": 1}
+
+
+@pytest.mark.parametrize("divided", [True, False])
+def test_root_mean_square(tmp_path: Path, divided: bool) -> None:
+    net = Net()
+    x = net.input(2, 6, 40)
+    variance = net.op("ReduceMean", net.op("Pow", x, net.const(2.0)), net.const((-1,), np.int64))
+    root = net.op("Sqrt", net.op("Add", variance, net.const(1e-6)))
+    y = net.op("Div", x, root) if divided else net.op("Mul", x, net.op("Reciprocal", root))
+    net.output(net.op("Mul", y, net.weight(40)))
+    assert check(net, tmp_path).kinds == {"normalization": 1}
+
+
+@pytest.mark.parametrize("opset", [18, 21])
+def test_groups(tmp_path: Path, opset: int) -> None:
+    net = Net(opset=opset)
+    count = 4 if opset == 18 else 8
+    parts = [net.weight(count), net.weight(count)]
+    x = net.input(2, 8, 5, 6)
+    net.output(net.op("GroupNormalization", x, *parts, num_groups=4, epsilon=1e-3))
+    assert check(net, tmp_path).kinds["normalization"] == 1
+
+
+def test_mean_over_other_axes_is_no_layer_norm(tmp_path: Path) -> None:
+    net = Net()
+    x = net.input(4, 6, 8)
+    mean = net.op("ReduceMean", x, net.const((1,), np.int64))
+    centred = net.op("Sub", x, mean)
+    square = net.op("Mul", centred, centred)
+    variance = net.op("ReduceMean", square, net.const((1,), np.int64))
+    root = net.op("Sqrt", net.op("Add", variance, net.const(1e-5)))
+    net.output(net.op("Div", centred, root))
+    assert "normalization" not in check(net, tmp_path).kinds

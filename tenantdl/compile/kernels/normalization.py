@@ -1,4 +1,4 @@
-"""LayerNormalization and InstanceNormalization, row-major: a row at a time, three passes in cache.
+"""Layer, RMS and instance normalisation, row-major: a row at a time, three passes in cache.
 
 The variance is the mean of squared differences, as accurate as two passes can be.
 """
@@ -25,13 +25,14 @@ from tenantdl.compile.operator import Kernel
 @dataclass(frozen=True, slots=True)
 class NormSpec:
     """Rows of `columns` elements. Scale and bias: one a column, or one a row of `channels` that
-    repeat (0: a column)."""
+    repeat (0: a column). `centred`: the mean is subtracted (not so in RMSNormalization)."""
 
     rows: int
     columns: int
     channels: int
     epsilon: float
     has_bias: bool
+    centred: bool
     lanes: int
     program: Program = EMPTY
 
@@ -51,7 +52,9 @@ def normalization(spec: NormSpec) -> Kernel:
         with spread(e, spec.rows, spec.rows * spec.columns) as row:
             mean, inverse = _moments(e, spec, x, row)
             for column, lanes in each_vector(e, spec.columns):
-                value = e.load(x, (row, column), lanes) - e.splat(mean, lanes)
+                value = e.load(x, (row, column), lanes)
+                if mean is not None:
+                    value = value - e.splat(mean, lanes)
                 value = (
                     value * e.splat(inverse, lanes) * _factor(e, spec, scale, row, column, lanes)
                 )
@@ -61,17 +64,18 @@ def normalization(spec: NormSpec) -> Kernel:
     return e.kernel()
 
 
-def _moments(e: Emitter, spec: NormSpec, x: Value, row: Index) -> tuple[Value, Value]:
-    """Mean, and one over the standard deviation, of a row."""
+def _moments(e: Emitter, spec: NormSpec, x: Value, row: Index) -> tuple[Value | None, Value]:
+    """Mean (if it is subtracted), and one over the standard deviation, of a row."""
 
     def plain(column: Index, lanes: int) -> Value:
         return e.load(x, (row, column), lanes)
 
     share = T.float32(1 / spec.columns)
-    mean = e.bind(reduce_row(e, spec.columns, plain, "sum") * share)
+    mean = e.bind(reduce_row(e, spec.columns, plain, "sum") * share) if spec.centred else None
 
     def squared(column: Index, lanes: int) -> Value:
-        difference = e.bind(plain(column, lanes) - e.splat(mean, lanes))
+        value = plain(column, lanes)
+        difference = e.bind(value if mean is None else value - e.splat(mean, lanes))
         return difference * difference
 
     variance = reduce_row(e, spec.columns, squared, "sum") * share
@@ -130,6 +134,7 @@ def _emit(context: Context, group: Group, columns: int, channels: int) -> None:
         channels,
         float(node.attrs.get("epsilon", 1e-5)),
         len(sources) > 2,
+        node.op != "RMSNormalization",
         context.target.lanes,
         program,
     )
@@ -139,5 +144,6 @@ def _emit(context: Context, group: Group, columns: int, channels: int) -> None:
 
 TEMPLATES = {
     "LayerNormalization": Template(_layer_form, _layer, fuses=True),
+    "RMSNormalization": Template(_layer_form, _layer, fuses=True),
     "InstanceNormalization": Template(_instance_form, _instance, fuses=True),
 }

@@ -4,14 +4,15 @@ identities.py     nodes that do nothing, and plainer names for some that do
 gemm.py           Gemm as MatMul and Add
 activations.py    Silu, HardSigmoid, HardSwish
 gelu.py           GELU, from erf or tanh
-layer_norm.py     LayerNormalization, its scale and bias
+layer_norm.py     LayerNormalization, RMSNormalization, their scale and bias
+group_norm.py     GroupNormalization as InstanceNormalization
 batch_norm.py     BatchNormalization as Mul and Add
 scale_bias.py     Mul and Add by constants into the weights before them
 pad.py            Pad into the convolution or pooling behind it
 attention.py      softmax(q·kᵀ)·v as FusedAttention; views.py reads the layouts around it
 projections.py    parallel MatMuls of one input as one
 
-Internal operators are of domain "tenantdl": Silu, FusedAttention.
+Internal operators are of domain "tenantdl": Silu, RMSNormalization, FusedAttention.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from tenantdl.compile.rewrite import (
     batch_norm,
     gelu,
     gemm,
+    group_norm,
     identities,
     layer_norm,
     pad,
@@ -42,6 +44,7 @@ _FAMILIES = (
     identities,
     gemm,
     batch_norm,
+    group_norm,
     scale_bias,
     pad,
     gelu,

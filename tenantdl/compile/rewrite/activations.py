@@ -60,7 +60,8 @@ def _product(edit: Editor, node: Node) -> bool:
         if before is None or edit.name(before.inputs[0]) != edit.name(x) or not edit.is_float(x):
             continue
         if before.op == "Sigmoid":
-            edit.replace(node, "Silu", [x], None)
+            new = Node("Silu", [x], list(node.outputs), {}, node.name, "tenantdl")
+            edit.substitute(node, new)
             return True
         alpha, beta = before.attrs.get("alpha", 0.2), before.attrs.get("beta", 0.5)
         if _close(alpha, _SIXTH) and _close(beta, 0.5):

@@ -1,6 +1,7 @@
 """LayerNormalization from its parts, and channel factors and offsets into its scale and bias.
 
 (x − mean) / √(mean((x − mean)²) + ε), over trailing dimensions; Mul and Add behind it follow.
+Without the mean, x / √(mean(x²) + ε), it is RMSNormalization.
 """
 
 from __future__ import annotations
@@ -39,38 +40,42 @@ def _normalised(edit: Editor, node: Node, centred: str, shifted: str) -> bool:
     epsilon = edit.scalar(sides[1]) if sides else None
     if sides is None or epsilon is None or not edit.is_float(node.outputs[0]):
         return False
-    x = _centred(edit, centred)
-    if x is None or edit.type(x) != edit.type(node.outputs[0]):
-        return False
     variance = edit.producer(sides[0], "ReduceMean")
-    rank = len(edit.shape(x))
-    if variance is None:
+    square = edit.producer(variance.inputs[0], "Mul") if variance is not None else None
+    if variance is None or square is None:
         return False
-    axes = _trailing(edit, variance, rank)
-    square = edit.producer(variance.inputs[0], "Mul")
-    if axes is None or square is None or any(_centred(edit, s) != x for s in square.inputs):
+    axis = _trailing(edit, variance, len(edit.shape(centred)))
+    found = _source(edit, centred, square.inputs, axis) if axis is not None else None
+    if found is None or edit.type(found[0]) != edit.type(node.outputs[0]):
         return False
-    mean = edit.producer(_difference(edit, centred).inputs[1], "ReduceMean")
-    if mean is None or _trailing(edit, mean, rank) != axes:
-        return False
-    scale = edit.constant(np.ones(edit.shape(x)[axes:], np.float32), node.outputs[0])
-    edit.replace(node, "LayerNormalization", [x, scale], {"axis": axes, "epsilon": epsilon})
+    x, op = found
+    scale = edit.constant(np.ones(edit.shape(x)[axis:], np.float32), node.outputs[0])
+    attrs = {"axis": axis, "epsilon": epsilon}
+    domain = "tenantdl" if op == "RMSNormalization" else ""
+    edit.substitute(node, Node(op, [x, scale], list(node.outputs), attrs, node.name, domain))
     return True
 
 
-def _difference(edit: Editor, value: str) -> Node:
-    node = edit.producer(value, "Sub")
-    assert node is not None
-    return node
+def _source(
+    edit: Editor, divided: str, squared: list[str], axis: int | None
+) -> tuple[str, str] | None:
+    """What is normalised, and the operator that does so; `squared` must be what is divided."""
+    centred = {_centred(edit, name) for name in (divided, *squared)}
+    for found in centred:
+        if len(centred) == 1 and found is not None and found[1] == axis:
+            return found[0], "LayerNormalization"
+    same = all(edit.name(name) == edit.name(divided) for name in squared)
+    return (edit.name(divided), "RMSNormalization") if same else None
 
 
-def _centred(edit: Editor, value: str) -> str | None:
-    """x, if `value` is x − mean(x)."""
+def _centred(edit: Editor, value: str) -> tuple[str, int] | None:
+    """x and the first reduced axis, if `value` is x − mean(x)."""
     sub = edit.producer(value, "Sub")
     mean = edit.producer(sub.inputs[1], "ReduceMean") if sub is not None else None
     if sub is None or mean is None or edit.name(mean.inputs[0]) != edit.name(sub.inputs[0]):
         return None
-    return edit.name(sub.inputs[0])
+    axis = _trailing(edit, mean, len(edit.shape(value)))
+    return (edit.name(sub.inputs[0]), axis) if axis is not None else None
 
 
 def _trailing(edit: Editor, node: Node, rank: int) -> int | None:
@@ -83,9 +88,9 @@ def _trailing(edit: Editor, node: Node, rank: int) -> int | None:
 
 
 def _behind(edit: Editor, node: Node) -> tuple[Node, Array] | None:
-    """The LayerNormalization before `node`, and the node's constant in the shape of a scale."""
+    """The normalisation before `node`, and the node's constant in the shape of a scale."""
     sides = edit.constant_side(node)
-    norm = edit.inner(sides[0], "LayerNormalization") if sides else None
+    norm = edit.inner(sides[0], "LayerNormalization", "RMSNormalization") if sides else None
     if sides is None or norm is None or len([name for name in norm.outputs if name]) != 1:
         return None
     shape = edit.shape(norm.inputs[0])
@@ -109,14 +114,16 @@ def _scaled(edit: Editor, node: Node) -> bool:
     if any(part is None for part in parts):
         return False
     scaled = [edit.constant(part * factor, norm.inputs[1]) for part in parts if part is not None]
-    edit.replace(node, norm.op, [norm.inputs[0], *scaled], dict(norm.attrs))
+    inputs = [norm.inputs[0], *scaled]
+    new = Node(norm.op, inputs, list(node.outputs), dict(norm.attrs), node.name, norm.domain)
+    edit.substitute(node, new)
     return True
 
 
 def _shifted(edit: Editor, node: Node) -> bool:
     """bias + offset."""
     found = _behind(edit, node)
-    if found is None:
+    if found is None or found[0].op != "LayerNormalization":
         return False
     norm, offset = found
     old = edit.array(norm.inputs[2]) if len(norm.inputs) > 2 and norm.inputs[2] else None
