@@ -10,7 +10,6 @@ are cold in a network, and a burst would stall.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -127,11 +126,11 @@ class _Dense:
         self._start(tile, made)
         self._reduce(tile, made)
         if self.chunks == 1:
-            self._finish(tile, made)
+            self.program.store_tile(self.out, tile.row, tile.block, made)
             return
         with e.branches(tile.chunk == self.chunks - 1) as (last, other):
             with last:
-                self._finish(tile, made)
+                self.program.store_tile(self.out, tile.row, tile.block, made)
             with other:
                 for i, line in enumerate(made):
                     for j, register in enumerate(line):
@@ -200,31 +199,3 @@ class _Dense:
             scalar = e.bind(e.splat(self.x[tile.row + i, k]))
             for register, vector in zip(line, vectors, strict=True):
                 register.add(scalar * vector)
-
-    def _finish(self, tile: _Tile, made: list[list[Register]]) -> None:
-        """The program on finished sums, and the stores."""
-        e, program = self.e, self.program
-        store = program.keep if program.heavy else program.store
-        for i, line in enumerate(made):
-            for j, register in enumerate(line):
-                at = (self.out, tile.row + i, (tile.block + j) * e.lanes)
-                for count in self._counts(tile, j):
-                    store(*at, register.get(), count)
-        if program.heavy:
-            with e.serial(tile.rows) as i, e.serial(tile.vectors) as j:
-                for count in self._counts(tile, j):
-                    at = (self.out, tile.row + i, (tile.block + j) * e.lanes)
-                    program.finish(*at, count)
-
-    def _counts(self, tile: _Tile, j: Index) -> Iterator[int]:
-        """Bodies for vector `j` of the tile: how many of its lanes are columns."""
-        e, spec = self.e, self.spec
-        rest = spec.columns % e.lanes
-        if not rest or (isinstance(j, int) and j < tile.vectors - 1):
-            yield e.lanes
-            return
-        with e.branches(tile.block + j < spec.blocks - 1) as (whole, partial):
-            with whole:
-                yield e.lanes
-            with partial:
-                yield rest

@@ -97,7 +97,7 @@ class _Matmul:
                     for i, count in loops(e, rows, schedule.rows):
                         made = [e.registers(vectors) for _ in range(count)]
                         self._reduce(made, left + row + i, weights, place)
-                        self._store(made, batch * spec.rows + row + i, block)
+                        self.program.store_tile(self.out, batch * spec.rows + row + i, block, made)
 
     def _matrix(self, batch: Index, strides: Strides) -> Index:
         """Which matrix of a side serves this batch."""
@@ -140,20 +140,6 @@ class _Matmul:
             ]
             for i, line in enumerate(made):
                 multiply(e, line, self.a[row + i, k], vectors)
-
-    def _store(self, made: list[list[Register]], row: Index, block: Index) -> None:
-        e = self.e
-        for i, line in enumerate(made):
-            for j, register in enumerate(line):
-                at = (self.out, row + i, (block + j) * e.lanes, register.get())
-                if not self.rest or j < len(line) - 1:
-                    self.program.store(*at, e.lanes)
-                    continue
-                with e.branches(block + j < self.blocks - 1) as (whole, partial):
-                    with whole:
-                        self.program.store(*at, e.lanes)
-                    with partial:
-                        self.program.store(*at, self.rest)
 
 
 def choose(spec: MatmulSpec, target: CpuTarget, cores: int) -> MatmulSchedule:

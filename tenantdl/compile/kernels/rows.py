@@ -21,12 +21,6 @@ from tenantdl.compile.kernels.vmath import VectorMath
 _PARALLEL_ELEMENTS_MIN = 8192
 KERNELS_KEPT = 64  # a network repeats its layers: building a kernel once saves most of the time
 
-# Steps of an instruction or two.
-_LIGHT = frozenset(
-    {"Add", "Sub", "Mul", "Div", "Max", "Min", "Relu", "Clip", "LeakyRelu", "PRelu", "HardSwish"}
-    | {"HardSigmoid", "Neg", "Abs", "Identity", "Sqrt", "Reciprocal"}
-)
-
 
 class RowProgram:
     """A program over [rows][columns], with the parameters that it reads.
@@ -37,6 +31,7 @@ class RowProgram:
 
     def __init__(self, e: Emitter, program: Program, shape: tuple[int, int]) -> None:
         self._e, self._program = e, program
+        self._columns = shape[1]
         self._buffers = [
             e.param(f"operand{i}", shape if operand.access == "full" else shape[1:])
             for i, operand in enumerate(program.parameters)
@@ -52,19 +47,41 @@ class RowProgram:
         result = self._apply(VectorMath(self._e, lanes), row, column, value, lanes)
         self._e.store(out, (row, column), result, lanes)
 
-    @property
-    def heavy(self) -> bool:
-        """Whether the program is long: worth a loop instead of a copy for every accumulator."""
-        return any(step.op not in _LIGHT for step in self._program.steps)
+    def store_tile(self, out: Any, row: Index, block: Index, made: list[list[Register]]) -> None:
+        """Store a register tile from (row, block · lanes) on; what lies past the last column is
+        dropped. A long program runs in a loop over the stored sums."""
+        e, vectors = self._e, len(made[0])
+        store = self._keep if self._program.long else self.store
+        for i, line in enumerate(made):
+            for j, register in enumerate(line):
+                for count in self._counts(block, j, vectors):
+                    store(out, row + i, (block + j) * e.lanes, register.get(), count)
+        if self._program.long:
+            with e.serial(len(made)) as i, e.serial(vectors) as j:
+                for count in self._counts(block, j, vectors):
+                    self._finish(out, row + i, (block + j) * e.lanes, count)
 
-    def keep(self, out: Any, row: Index, column: Index, value: Value, count: int) -> None:
-        """Store the first `count` lanes as they are; `finish` comes later."""
+    def _counts(self, block: Index, j: Index, vectors: int) -> Iterator[int]:
+        """Bodies for vector `j` of a tile: how many of its lanes are columns."""
+        e = self._e
+        whole, rest = divmod(self._columns, e.lanes)
+        if not rest or (isinstance(j, int) and j < vectors - 1):
+            yield e.lanes
+            return
+        with e.branches(block + j < whole) as (full, partial):
+            with full:
+                yield e.lanes
+            with partial:
+                yield rest
+
+    def _keep(self, out: Any, row: Index, column: Index, value: Value, count: int) -> None:
+        """Store the first `count` lanes as they are."""
         for start, lanes in pieces(count, self._e.lanes):
             piece = part(self._e, value, start, lanes)
             self._e.store(out, (row, column + start), piece, lanes)
 
-    def finish(self, out: Any, row: Index, column: Index, count: int) -> None:
-        """Apply the program to `count` elements that `keep` stored."""
+    def _finish(self, out: Any, row: Index, column: Index, count: int) -> None:
+        """Apply the program to `count` elements that `_keep` stored."""
         for start, lanes in pieces(count, self._e.lanes):
             at = (row, column + start)
             self.put(out, *at, self._e.bind(self._e.load(out, at, lanes)), lanes)
