@@ -19,7 +19,7 @@ from tenantdl.compile.target import CpuTarget
 
 _TILE_ROWS_MAX = 8  # rows of a power-of-two pitch share the ways of one L1 set
 _UNROLL, _UNROLL_FEW = 16, 4  # steps between prefetches; one register tile of a few rows
-_AHEAD_BYTES = 8 * 1024  # how far ahead weights that are used once are prefetched
+_AHEAD_STEPS = 64  # how far ahead weights that are used once are prefetched
 _ROW_BLOCK_MIN = 128  # fewer rows re-read the weights too often
 # Bytes a cycle that a core gets from memory and from L2.
 _MEMORY_BYTES_A_CYCLE = 6.0
@@ -66,7 +66,7 @@ def pack_panels(weights: Array, spec: DenseSpec, schedule: DenseSchedule) -> Arr
         weights = full
     split = weights.reshape(inner, blocks, spec.lanes)
     packed = np.empty((blocks * inner, spec.lanes), np.float32)
-    for run in even_runs(blocks, schedule.vectors):
+    for run in even_runs(blocks, schedule.panel):
         end = run.start + run.count * run.size
         part = split[:, run.start : end].reshape(inner, run.count, run.size, spec.lanes)
         packed[run.start * inner : end * inner] = part.transpose(1, 0, 2, 3).reshape(-1, spec.lanes)
@@ -83,16 +83,15 @@ def candidates(spec: DenseSpec, target: CpuTarget) -> list[DenseSchedule]:
     found = []
     fitting = target.caches.l2_bytes // 2 // (4 * spec.inner)
     fitting_chunk = target.caches.l2_bytes // 8
-    for vectors in (4, 3, 6, 2, 1):
+    for vectors in (8, 6, 4, 3, 2, 1):
         rows_max = min((target.registers - 1 - vectors) // vectors, _TILE_ROWS_MAX)
         if vectors > spec.blocks or rows_max < 1:
             continue
         rows = even_runs(spec.rows, rows_max)[0].size
-        step_bytes = 4 * spec.lanes * vectors
         single = spec.rows <= rows
-        unroll = _UNROLL_FEW if single and rows > 1 else _UNROLL
-        chunk = _chunk(spec.inner, unroll, spec.inner if single else fitting_chunk // step_bytes)
-        ahead = _AHEAD_BYTES // step_bytes if single else 0
+        unroll, ahead = (_UNROLL_FEW, _AHEAD_STEPS) if single else (_UNROLL, 0)
+        steps_max = spec.inner if single else fitting_chunk // (4 * spec.lanes * vectors)
+        chunk = _chunk(spec.inner, unroll, steps_max)
         blocks_min = -(-spec.rows // max(_ROW_BLOCK_MIN, fitting))
         for row_blocks in dict.fromkeys((1, 2, 3, 4, 8, 16)):
             row_block = -(-spec.rows // (blocks_min * row_blocks))

@@ -4,7 +4,8 @@ Weights lie in panels of a few vectors, [panel][K][vectors][lanes], in the order
 read. A register tile of `rows` × `vectors` accumulators runs over one chunk of a panel, which
 stays in L2 while all row tiles of the task pass over it; sums of unfinished reductions wait in a
 buffer of the task. The next chunk is prefetched meanwhile, a few lines every few steps: weights
-are cold in a network, and a burst would stall.
+are cold in a network, and a burst would stall. With a few rows only, memory is the limit: then
+several narrow panels are streamed side by side, which keeps more lines under way.
 """
 
 from __future__ import annotations
@@ -46,8 +47,9 @@ class DenseSpec:
 class DenseSchedule:
     """Knobs. `rows` × `vectors`: the register tile; `chunk`: reduction steps whose weights stay in
     L2; `row_block`: rows of one task, whose data stays in L2; `unroll`: steps between prefetches,
-    which divides `chunk`; `ahead`: with one row tile, how many steps ahead weights are prefetched
-    (with more, it is the next chunk)."""
+    which divides `chunk`; `ahead`: if not 0, there is one row tile, for which weights are streamed:
+    panels are one vector wide, a tile reads `vectors` of them side by side, prefetched so many
+    steps ahead."""
 
     rows: int
     vectors: int
@@ -55,6 +57,11 @@ class DenseSchedule:
     row_block: int
     unroll: int = 16
     ahead: int = 0
+
+    @property
+    def panel(self) -> int:
+        """Vectors of a panel of packed weights."""
+        return 1 if self.ahead else self.vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,27 +181,34 @@ class _Dense:
                 self._step(tile, made, k0 + extent * unroll + k)
 
     def _prefetch(self, tile: _Tile, step: Index, rounds: int) -> None:
-        """This round's share of the next chunk's lines, or the lines `ahead` in the stream."""
+        """This round's share of the next chunk's lines, or the lines `ahead` in every stream."""
         e, schedule = self.e, self.schedule
         per_line = max(1, _LINE_BYTES // (4 * e.lanes))
-        first = tile.block * self.spec.inner + tile.chunk * schedule.chunk * tile.vectors
-        if tile.count == 1 and schedule.ahead:
-            first = first + (step * schedule.unroll + schedule.ahead) * tile.vectors
-            for line in range(-(-schedule.unroll * tile.vectors // per_line)):
-                e.prefetch(self.weights, (first + line * per_line, 0))
+        if schedule.ahead:
+            for j in range(tile.vectors):
+                first = self._row(tile, step * schedule.unroll + schedule.ahead, j)
+                for line in range(-(-schedule.unroll // per_line)):
+                    e.prefetch(self.weights, (first + line * per_line, 0))
             return
         lines = rounds * schedule.unroll * tile.vectors // per_line
         share = -(-lines // (tile.count * rounds))
-        first = first + schedule.chunk * tile.vectors
+        first = self._row(tile, (tile.chunk + 1) * schedule.chunk, 0)
         for i in range(share):
             line = (tile.number * rounds + step) * share + i
             e.prefetch(self.weights, (first + line * per_line, 0))
 
+    def _row(self, tile: _Tile, k: Index, j: int) -> Index:
+        """Row of the packed weights that holds vector `j` of the tile at step `k`."""
+        if self.schedule.ahead:
+            return (tile.block + j) * self.spec.inner + k
+        return tile.block * self.spec.inner + k * tile.vectors + j
+
     def _step(self, tile: _Tile, made: list[list[Register]], k: Index) -> None:
         """One reduction step: a vector of weights a column block, a scalar of data a row."""
         e = self.e
-        place = tile.block * self.spec.inner + k * tile.vectors
-        vectors = [e.bind(e.load(self.weights, (place + j, 0))) for j in range(tile.vectors)]
+        vectors = [
+            e.bind(e.load(self.weights, (self._row(tile, k, j), 0))) for j in range(tile.vectors)
+        ]
         for i, line in enumerate(made):
             scalar = e.bind(e.splat(self.x[tile.row + i, k]))
             for register, vector in zip(line, vectors, strict=True):
