@@ -9,6 +9,7 @@ Format history
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Sequence
@@ -73,7 +74,8 @@ def write_results(
         aside.write_bytes(msgspec.json.format(msgspec.json.encode(envelope), indent=1) + b"\n")
         os.replace(aside, target)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink()
         raise UserError(f"cannot be written: {error.strerror}", where=str(target)) from error
     return envelope
 

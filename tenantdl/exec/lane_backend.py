@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from tenantdl.bundle.load import LoadedBundle, load_bundle
-from tenantdl.bundle.manifest import Plan
+from tenantdl.bundle.load import load_bundle
 from tenantdl.exec import cores as _cores
 from tenantdl.exec.runner import Runner
 from tenantdl.ids import CoreId
@@ -25,7 +22,7 @@ def verify(bundle: str) -> None:
 
 def open_programs(
     bundle: str, plans: Sequence[tuple[int, Sequence[memoryview]]]
-) -> list[list[SharedRunner]]:
+) -> list[list[Runner]]:
     """A runner for every arena of every (plan number, arenas) of the bundle at path `bundle`.
 
     Each plan is run once in memory of its own first, so that code, weights and the pool are warm
@@ -33,22 +30,10 @@ def open_programs(
     """
     # The daemon has just checked the weights' digest.
     loaded = load_bundle(bundle, verify=False)
-    programs: list[list[SharedRunner]] = []
+    programs: list[list[Runner]] = []
     for number, arenas in plans:
         plan = loaded.manifest.plans[number]
         warm_up = Runner(loaded, plan)
         warm_up.run_block(0, warm_up.segment_count)
-        programs.append([SharedRunner(loaded, plan, arena) for arena in arenas])
+        programs.append([Runner(loaded, plan, arena) for arena in arenas])
     return programs
-
-
-class SharedRunner(Runner):
-    """A runner in an arena that other processes map too: zeroed, of `plan.arena_bytes` or more."""
-
-    def __init__(self, bundle: LoadedBundle, plan: Plan, arena: memoryview) -> None:
-        super().__init__(bundle, plan)
-        # Nothing was written to the private arena: it never took up memory.
-        self._arena = np.frombuffer(arena, np.uint8)
-        self._calls = self._bind()
-        self._inputs = {t.name: (t, self._view(t)) for t in self.plan.inputs}
-        self._outputs = {t.name: self._view(t) for t in self.plan.outputs}

@@ -27,11 +27,16 @@ HUGE_PAGE_BYTES = 2 * 1024**2
 class Runner:
     """One arena bound to one plan. Not thread-safe: one request at a time."""
 
-    def __init__(self, bundle: LoadedBundle, plan: Plan | None = None) -> None:
-        """Bind `plan` (default: the bundle's first) to a fresh zeroed arena."""
+    def __init__(
+        self, bundle: LoadedBundle, plan: Plan | None = None, arena: memoryview | None = None
+    ) -> None:
+        """Bind `plan` (default: the bundle's first) to `arena`: zeroed memory of `plan.arena_bytes`
+        or more, 64-byte aligned, which other processes may map too. Default: fresh memory."""
         self.plan = bundle.manifest.plans[0] if plan is None else plan
         self._bundle = bundle
-        self._arena = _allocate(self.plan.arena_bytes)
+        self._arena = (
+            _allocate(self.plan.arena_bytes) if arena is None else np.frombuffer(arena, np.uint8)
+        )
         self._calls = self._bind()
         self._inputs = {t.name: (t, self._view(t)) for t in self.plan.inputs}
         self._outputs = {t.name: self._view(t) for t in self.plan.outputs}
