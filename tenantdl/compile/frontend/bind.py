@@ -10,7 +10,7 @@ import onnx
 from tenantdl.compile.frontend.builder import Builder
 from tenantdl.compile.frontend.dtypes import RUNNABLE, dtype_name
 from tenantdl.compile.frontend.infer import check_size
-from tenantdl.compile.frontend.refusal import Refusal
+from tenantdl.compile.frontend.refusal import Refusal, check_text
 from tenantdl.compile.frontend.scope import Scope
 from tenantdl.compile.graph import TensorType
 
@@ -51,6 +51,7 @@ def bind_inputs(
 
 def _declared(proto: onnx.ValueInfoProto) -> _Dims | None:
     """The dimensions an input declares; None where not even their number is known."""
+    check_text(proto.name)
     if not proto.name or not proto.type.HasField("tensor_type"):
         kind = proto.type.WhichOneof("value") or "no type"
         raise Refusal(f"input '{proto.name}' is not a tensor ({kind})")

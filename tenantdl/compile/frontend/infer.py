@@ -6,6 +6,7 @@ ONNX checks arity, attributes and element types on the way; what it does not che
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from tenantdl.compile.frontend.refusal import DATA_ELEMENTS_MAX, VALUE_BYTES_MAX
 from tenantdl.compile.graph import Array, TensorType
 
 NEWEST = onnx.defs.onnx_opset_version()
+_TERM = r"\s*([A-Za-z]\s*)*(\.\.\.\s*)?([A-Za-z]\s*)*"
+_EQUATION = re.compile(rf"{_TERM}(,{_TERM})*(->{_TERM})?")
 # Without inference in ONNX; the result is of the input's type.
 _LIKE_INPUT = frozenset({"GroupNormalization", "MeanVarianceNormalization"})
 _OPSETS = [helper.make_opsetid("", NEWEST)]
@@ -36,6 +39,7 @@ def infer_types(
 
     Raises Refusal where the node is ill-formed or a tensor is too large.
     """
+    _guard(op, inputs, attrs, n_outputs, constants)
     node = make_node(op, list(inputs), [f"output {i}" for i in range(n_outputs)], attrs)
     protos = {name: type_proto(types[name].shape, types[name].dtype) for name in inputs if name}
     data = {
@@ -60,9 +64,27 @@ def infer_types(
     return result
 
 
+def _guard(
+    op: str,
+    inputs: Sequence[str],
+    attrs: Mapping[str, Any],
+    n_outputs: int,
+    constants: Mapping[str, Array],
+) -> None:
+    """Refuses what ONNX's inference would hang or abort the process on."""
+    if op == "Einsum" and not _EQUATION.fullmatch(str(attrs.get("equation", ""))):
+        raise Refusal("its equation is ill-formed")
+    if op == "Split":
+        parts = constants.get(inputs[1]) if len(inputs) > 1 else None
+        count = parts.size if parts is not None else attrs.get("num_outputs", n_outputs)
+        if count != n_outputs:
+            raise Refusal(f"splits into {count} parts for {n_outputs} outputs")
+
+
 def check_size(kind: TensorType) -> TensorType:
     """The same type. Raises Refusal where one tensor of it would take too much memory."""
-    size = math.prod(kind.shape) * np.dtype(kind.dtype).itemsize
+    # Dimensions of 0 do not excuse the others: strides are computed from them.
+    size = math.prod(max(extent, 1) for extent in kind.shape) * np.dtype(kind.dtype).itemsize
     if size > VALUE_BYTES_MAX:
         raise Refusal(f"a tensor {kind.dtype}{list(kind.shape)} of {size} bytes is too large")
     return kind

@@ -9,8 +9,8 @@ import onnx
 
 from tenantdl.compile.frontend.bind import bind_inputs
 from tenantdl.compile.frontend.dtypes import RUNNABLE, dtype_name
-from tenantdl.compile.frontend.read import read_model
-from tenantdl.compile.frontend.refusal import Refusal
+from tenantdl.compile.frontend.read import Weights, read_model
+from tenantdl.compile.frontend.refusal import Refusal, check_text
 from tenantdl.compile.frontend.scope import Scope
 from tenantdl.compile.frontend.tracer import Tracer
 from tenantdl.compile.graph import Graph, Node
@@ -29,17 +29,33 @@ def load_graph(
     shapes of inputs by name. Outputs keep their names and each is written by a node of its own.
     Raises UserError, one line that names the node, for everything that cannot be compiled.
     """
-    proto, weights, where = read_model(model)
+    where = str(model) if isinstance(model, str | Path) else "model"
+    try:
+        proto, weights, where = read_model(model)
+        return _load(proto, weights, where, batch, shapes or {})
+    except UserError:
+        raise
+    except Refusal as refusal:
+        raise UserError(str(refusal), where=where) from refusal
+    except Exception as error:  # hostile files break protobuf and NumPy in their own ways
+        raise UserError(f"ill-formed ({type(error).__name__}: {error})", where=where) from error
+
+
+def _load(
+    proto: onnx.ModelProto,
+    weights: Weights,
+    where: str,
+    batch: int,
+    shapes: Mapping[str, tuple[int, ...]],
+) -> Graph:
     tracer = Tracer(where, weights, _functions(proto, where))
     opsets = {_domain(o.domain): o.version for o in proto.opset_import} or {"": 1}
     scope = Scope(opsets)
-    try:
-        _read_constants(tracer, proto.graph, scope)
-        inputs = bind_inputs(proto.graph, tracer.builder, scope, batch, shapes or {})
-        tracer.run(proto.graph.node, scope)
-        return _finish(tracer, proto.graph, scope, inputs)
-    except Refusal as refusal:
-        raise UserError(str(refusal), where=where) from refusal
+    check_text(proto.graph.name)
+    _read_constants(tracer, proto.graph, scope)
+    inputs = bind_inputs(proto.graph, tracer.builder, scope, batch, shapes)
+    tracer.run(proto.graph.node, scope)
+    return _finish(tracer, proto.graph, scope, inputs)
 
 
 def _domain(name: str) -> str:
@@ -62,6 +78,7 @@ def _read_constants(tracer: Tracer, graph: onnx.GraphProto, scope: Scope) -> Non
     for tensor in graph.initializer:
         if not tensor.name:
             raise Refusal("an initializer has no name")
+        check_text(tensor.name)
         array = tracer.weights.read(tensor)
         scope.bind(tensor.name, tracer.builder.constant(array, hint=tensor.name))
 
@@ -72,6 +89,7 @@ def _finish(tracer: Tracer, proto: onnx.GraphProto, scope: Scope, inputs: list[s
     taken: dict[str, str] = {}  # value → the output it became
     outputs = []
     for output in proto.output:
+        check_text(output.name)
         value = scope.find(output.name)
         _check_declared(output, b.dtype(value))
         if value in taken or value in b.constants or value in inputs:

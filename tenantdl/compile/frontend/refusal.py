@@ -18,3 +18,9 @@ DATA_ELEMENTS_MAX = 4096  # constants up to this size take part in shape inferen
 
 class Refusal(Exception):
     """A node or value that cannot be compiled; the reader of the node adds its name."""
+
+
+def check_text(name: object) -> None:
+    """Raises Refusal for names that are not UTF-8, which protobuf hands out as bytes."""
+    if not isinstance(name, str):
+        raise Refusal(f"a name is not text: {name!r}")

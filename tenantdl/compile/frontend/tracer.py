@@ -14,6 +14,7 @@ from tenantdl.compile.frontend import (
     recurrent,
     spectral,
     upgrade,
+    upgrade_layers,
     windows,
 )
 from tenantdl.compile.frontend.attributes import read_attributes
@@ -144,6 +145,7 @@ def _domain(name: str) -> str:
 
 _HANDLERS: dict[str, Handler] = {
     **upgrade.HANDLERS,
+    **upgrade_layers.HANDLERS,
     **expand.HANDLERS,
     **control.HANDLERS,
     **recurrent.HANDLERS,

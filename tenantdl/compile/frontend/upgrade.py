@@ -7,17 +7,14 @@ call in place and returns [], or returns the values of the outputs.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import onnx
 
-from tenantdl.compile.frontend.dtypes import type_code
 from tenantdl.compile.frontend.refusal import Refusal
 from tenantdl.compile.frontend.scope import Call, Handler, Reader
 
 
-def _attr_to_input(call: Call, reader: Reader, name: str, index: int, dtype: str) -> None:
+def attr_to_input(call: Call, reader: Reader, name: str, index: int, dtype: str) -> None:
     """Moves an attribute to the input it became."""
     if name in call.attrs:
         while len(call.inputs) <= index:
@@ -30,7 +27,7 @@ def _broadcast(reader: Reader, call: Call) -> list[str]:
     if call.version < 7:
         axis = call.attrs.pop("axis", None)
         call.attrs.pop("broadcast", None)
-        _drop(call, "consumed_inputs")
+        drop(call, "consumed_inputs")
         b = reader.builder
         left, right = b.shape(call.inputs[0]), b.shape(call.inputs[1])
         if axis is not None and right:
@@ -40,64 +37,27 @@ def _broadcast(reader: Reader, call: Call) -> list[str]:
     return []
 
 
-def _drop(call: Call, *names: str) -> None:
+def drop(call: Call, *names: str) -> None:
+    """Removes attributes that no longer exist."""
     for name in names:
         call.attrs.pop(name, None)
 
 
 def _elementwise(reader: Reader, call: Call) -> list[str]:
     if call.version < 6:
-        _drop(call, "consumed_inputs")
+        drop(call, "consumed_inputs")
     return []
 
 
-def _batch_normalization(reader: Reader, call: Call) -> list[str]:
-    if call.version < 9:
-        if call.attrs.pop("spatial", 1) != 1:
-            raise Refusal("spatial = 0 is not supported")
-        if call.version < 7 and call.attrs.pop("is_test", 0) == 0 and len(call.outputs) > 1:
-            raise Refusal("training mode is not supported")
-        _drop(call, "consumed_inputs")
-    if call.version < 14 and any(call.wants(i) for i in range(1, len(call.outputs))):
-        raise Refusal("training mode is not supported")
-    if call.attrs.pop("training_mode", 0):
-        return _batch_statistics(reader, call)
-    del call.outputs[1:]
-    return []
-
-
-def _batch_statistics(reader: Reader, call: Call) -> list[str]:
-    """Training mode: statistics of this batch, and the running ones moved towards them."""
-    b = reader.builder
-    data, scale, bias, mean, variance = call.inputs
-    momentum = call.attrs.pop("momentum", 0.9)
-    rank = len(b.shape(data))
-    axes = b.constant([axis for axis in range(rank) if axis != 1], "int64")
-    now = b.op("ReduceMean", data, axes, keepdims=1)
-    centred = b.op("Sub", data, now)
-    spread = b.op("ReduceMean", b.op("Mul", centred, centred), axes, keepdims=0)
-    now = b.op("Squeeze", now, axes)
-    normal = b.emit("BatchNormalization", [data, scale, bias, now, spread], call.attrs)[0]
-
-    def moved(old: str, new: str) -> str:
-        kept = b.op("Mul", old, b.constant(momentum, b.dtype(old)))
-        gained = b.op("Mul", new, b.constant(1 - momentum, b.dtype(new)))
-        return b.op("Add", kept, b.op("Cast", gained, to=_code(reader, old)))
-
-    return [normal, moved(mean, now), moved(variance, spread)][: len(call.outputs)]
-
-
-def _code(reader: Reader, value: str) -> int:
-    return type_code(reader.builder.dtype(value))
-
-
-def _clip(reader: Reader, call: Call) -> list[str]:
-    if call.version < 11:
-        dtype = reader.builder.dtype(call.inputs[0])
-        _drop(call, "consumed_inputs")
-        _attr_to_input(call, reader, "min", 1, dtype)
-        _attr_to_input(call, reader, "max", 2, dtype)
-    return []
+def _variadic(reader: Reader, call: Call) -> list[str]:
+    """Operators of any number of operands become chains of two: fusion and templates know these."""
+    drop(call, "consumed_inputs")
+    value, *others = call.inputs
+    if not others:
+        return []
+    for other in others:
+        value = reader.builder.op("Add" if call.op == "Sum" else call.op, value, other)
+    return [value]
 
 
 def _concat(reader: Reader, call: Call) -> list[str]:
@@ -115,41 +75,9 @@ def _cast(reader: Reader, call: Call) -> list[str]:
     return []
 
 
-def _dropout(reader: Reader, call: Call) -> list[str]:
-    """Inference: the identity, and a mask of ones."""
-    b = reader.builder
-    if call.version >= 12:
-        training = b.const(call.input(2)) if call.input(2) else np.zeros(())
-        ratio = b.const(call.input(1)) if call.input(1) else np.full((), 0.5)
-        still = ratio is not None and not ratio.any()
-        if not still and (training is None or training.any()):
-            raise Refusal("training mode is not supported")
-    data = call.inputs[0]
-    results = [data]
-    if call.wants(1):
-        dtype = "bool" if call.version >= 10 else b.dtype(data)
-        results.append(b.constant(np.broadcast_to(np.ones((), dtype), b.shape(data))))
-    return results
-
-
 def _gemm(reader: Reader, call: Call) -> list[str]:
     if call.version < 7:
-        _drop(call, "broadcast")
-    return []
-
-
-def _group_normalization(reader: Reader, call: Call) -> list[str]:
-    """Opset 18: scale and bias a group; since 21 a channel."""
-    if call.version < 21:
-        b = reader.builder
-        channels = b.shape(call.inputs[0])[1]
-        groups = call.attrs["num_groups"]
-        for index in (1, 2):
-            if b.shape(call.inputs[index]) != (groups,) or channels % groups:
-                raise Refusal(f"{groups} groups do not fit {channels} channels")
-            column = b.op("Reshape", call.inputs[index], b.constant([groups, 1], "int64"))
-            wide = b.op("Expand", column, b.constant([groups, channels // groups], "int64"))
-            call.inputs[index] = b.op("Reshape", wide, b.constant([channels], "int64"))
+        drop(call, "broadcast")
     return []
 
 
@@ -164,33 +92,21 @@ def _pad(reader: Reader, call: Call) -> list[str]:
     if call.version < 2 and "paddings" in call.attrs:
         call.attrs["pads"] = call.attrs.pop("paddings")
     if call.version < 11:
-        _attr_to_input(call, reader, "pads", 1, "int64")
-        _attr_to_input(call, reader, "value", 2, reader.builder.dtype(call.inputs[0]))
-    return []
-
-
-def _prelu(reader: Reader, call: Call) -> list[str]:
-    """Opset < 7: the slope belongs to axis 1."""
-    b = reader.builder
-    if call.version < 7:
-        _drop(call, "consumed_inputs")
-        slope = b.shape(call.inputs[1])
-        if math.prod(slope) > 1:
-            target = [math.prod(slope), *([1] * (len(b.shape(call.inputs[0])) - 2))]
-            call.inputs[1] = b.op("Reshape", call.inputs[1], b.constant(target, "int64"))
+        attr_to_input(call, reader, "pads", 1, "int64")
+        attr_to_input(call, reader, "value", 2, reader.builder.dtype(call.inputs[0]))
     return []
 
 
 def _reduce(reader: Reader, call: Call) -> list[str]:
     if call.version < (13 if call.op == "ReduceSum" else 18):
-        _attr_to_input(call, reader, "axes", 1, "int64")
+        attr_to_input(call, reader, "axes", 1, "int64")
     return []
 
 
 def _reshape(reader: Reader, call: Call) -> list[str]:
     if call.version < 5:
-        _drop(call, "consumed_inputs")
-        _attr_to_input(call, reader, "shape", 1, "int64")
+        drop(call, "consumed_inputs")
+        attr_to_input(call, reader, "shape", 1, "int64")
     return []
 
 
@@ -234,33 +150,13 @@ def _scatter(reader: Reader, call: Call) -> list[str]:
 def _slice(reader: Reader, call: Call) -> list[str]:
     if call.version < 10:
         for index, name in enumerate(("starts", "ends", "axes"), start=1):
-            _attr_to_input(call, reader, name, index, "int64")
+            attr_to_input(call, reader, name, index, "int64")
     return []
-
-
-def _softmax(reader: Reader, call: Call) -> list[str]:
-    """Opset < 13: over all dimensions from `axis` (default 1) on, as one."""
-    if call.version >= 13:
-        return []
-    b = reader.builder
-    data = call.inputs[0]
-    shape = b.shape(data)
-    axis = call.attrs.get("axis", 1)
-    if not -len(shape) <= axis <= len(shape):
-        raise Refusal(f"axis {axis} is outside of {list(shape)}")
-    axis = axis + len(shape) if axis < 0 else axis
-    if math.prod(shape[axis:-1]) == 1 and axis < len(shape):  # only the last axis counts
-        call.attrs["axis"] = -1
-        return []
-    rows = [math.prod(shape[:axis]), math.prod(shape[axis:])]
-    flat = b.op("Reshape", data, b.constant(rows, "int64"))
-    result = b.op(call.op, flat, axis=-1)
-    return b.emit("Reshape", [result, b.constant(shape, "int64")], {}, call.outputs)
 
 
 def _split(reader: Reader, call: Call) -> list[str]:
     if call.version < 13:
-        _attr_to_input(call, reader, "split", 1, "int64")
+        attr_to_input(call, reader, "split", 1, "int64")
     if call.version < 18 and not call.input(1):
         call.attrs["num_outputs"] = len(call.outputs)
     return []
@@ -268,7 +164,7 @@ def _split(reader: Reader, call: Call) -> list[str]:
 
 def _axes_attr(reader: Reader, call: Call) -> list[str]:
     if call.version < 13:
-        _attr_to_input(call, reader, "axes", 1, "int64")
+        attr_to_input(call, reader, "axes", 1, "int64")
     return []
 
 
@@ -286,7 +182,7 @@ def _tile(reader: Reader, call: Call) -> list[str]:
 
 def _top_k(reader: Reader, call: Call) -> list[str]:
     if call.version < 10:
-        _attr_to_input(call, reader, "k", 1, "int64")
+        attr_to_input(call, reader, "k", 1, "int64")
         call.inputs[1] = reader.builder.op(
             "Reshape", call.inputs[1], reader.builder.constant([1], "int64")
         )
@@ -299,24 +195,19 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(
         ("Abs", "Ceil", "Elu", "Exp", "Floor", "HardSigmoid", "LeakyRelu"), _elementwise
     ),
-    **dict.fromkeys(("Log", "Max", "Mean", "Min", "Neg", "Reciprocal", "Relu"), _elementwise),
-    **dict.fromkeys(("Selu", "Sigmoid", "Sqrt", "Sum", "Tanh"), _elementwise),
+    **dict.fromkeys(("Log", "Mean", "Neg", "Reciprocal", "Relu"), _elementwise),
+    **dict.fromkeys(("Selu", "Sigmoid", "Sqrt", "Tanh"), _elementwise),
+    **dict.fromkeys(("Max", "Min", "Sum"), _variadic),
     **dict.fromkeys(("InstanceNormalization",), _elementwise),
     **dict.fromkeys(("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp"), _reduce),
     **dict.fromkeys(("ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd"), _reduce),
     **dict.fromkeys(("ReduceSum", "ReduceSumSquare"), _reduce),
-    **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax"), _softmax),
     **dict.fromkeys(("Squeeze", "Unsqueeze"), _axes_attr),
-    "BatchNormalization": _batch_normalization,
     "Cast": _cast,
-    "Clip": _clip,
     "Concat": _concat,
-    "Dropout": _dropout,
     "Gemm": _gemm,
     "GridSample": _grid_sample,
-    "GroupNormalization": _group_normalization,
     "Pad": _pad,
-    "PRelu": _prelu,
     "Reshape": _reshape,
     "Resize": _resize,
     "Scatter": _scatter,

@@ -68,7 +68,7 @@ def dense(sch: Any, block: Any, axes: list[Axis], target: CpuTarget) -> bool:
             return [*(v for k, v in enumerate(index) if k != place), index[place]]
 
         sch.transform_layout(block, ("write", 0), column_last)
-    sizes = {plan.column: plan.width, plan.row: plan.height}
+    sizes: dict[int | None, int] = {plan.column: plan.width, plan.row: plan.height}
     anchor, tiles, reductions = tile(sch, block, axes, sizes, plan.column)
     sch.reverse_compute_at(writer, anchor, preserve_unit_loops=True)
     sch.parallel(anchor)

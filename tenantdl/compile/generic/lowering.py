@@ -181,12 +181,14 @@ class _Reader:
 
     def _copy(self, source: str, result: str) -> None:
         kind = self.types[result]
+        self.lowered.buffers[result] = Buffer(kind.shape, kind.dtype)
+        if not kind.size:
+            return  # there is nothing to copy
         data = te.placeholder(kind.shape, kind.dtype, "data")
         func = te.create_prim_func([data, topi.identity(data)])
         shape = "x".join(map(str, kind.shape))
         key = f"generic_copy_{kind.dtype}_{shape}"
         kernel = Kernel(key, schedule(func, self.target).with_attr("global_symbol", key))
-        self.lowered.buffers[result] = Buffer(kind.shape, kind.dtype)
         self.lowered.operators.append(
             Operator(f"{self.label}:copy", "generic", kernel, (source, result))
         )

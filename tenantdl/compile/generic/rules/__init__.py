@@ -2,6 +2,7 @@
 
 from tenantdl.compile.generic.rules import (
     arithmetic,
+    indexing,
     neural,
     pointwise,
     quantise,
@@ -14,6 +15,7 @@ from tenantdl.compile.generic.rules.use import Rule, Use
 
 RULES: dict[str, Rule] = {
     **arithmetic.RULES,
+    **indexing.RULES,
     **neural.RULES,
     **pointwise.RULES,
     **quantise.RULES,

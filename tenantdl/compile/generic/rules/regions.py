@@ -8,7 +8,7 @@ from typing import Any
 from tvm import relax
 
 from tenantdl.compile.frontend.refusal import Refusal
-from tenantdl.compile.generic.rules.shapes import safe_indices
+from tenantdl.compile.generic.rules.indexing import safe_indices
 from tenantdl.compile.generic.rules.use import Rule, Use
 
 

@@ -18,11 +18,10 @@ import onnx
 from onnx import numpy_helper
 from onnx.backend.test.case.test_case import TestCase
 from onnx.backend.test.loader import load_model_tests
+from onnx_runner import Prepared, prepare
 
 from tenantdl.compile.graph import Array
 from tenantdl.errors import UserError
-
-from backend import prepare
 
 KINDS = ("node", "simple", "pytorch-operator", "pytorch-converted")
 Status = Literal["passed", "refused", "failed"]
@@ -31,13 +30,15 @@ DataSet = tuple[list[Any], list[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a case. `bound`: it passed with inputs as constants."""
+    """What became of a case. `bound`: it ran with small inputs as constants. `ways`: "template",
+    "generic", "expanded", "folded", as far as each was used."""
 
     name: str
     op: str
     status: Status
     detail: str = ""
     bound: bool = False
+    ways: tuple[str, ...] = ()
 
 
 def load_cases(kind: str) -> list[TestCase]:
@@ -45,38 +46,52 @@ def load_cases(kind: str) -> list[TestCase]:
     return sorted(load_model_tests(kind=kind), key=lambda case: str(case.name))
 
 
-def run_case(case: TestCase) -> Outcome:
+def run_case(case: TestCase, *, templates: bool = True) -> Outcome:
     """Compiles the case's model and compares its outputs."""
-    model, data = _load(case)
-    op = _subject(case, model)
-    try:
-        detail = _run(case, model, data)
-        return Outcome(case.name, op, "failed" if detail else "passed", detail)
-    except UserError as refusal:
-        reason = str(refusal)
-    bound = _bind(model, data) if "depends on data" in reason or "constant" in reason else None
-    if bound is not None:
+    model, data = load_case(case)
+    op = subject(case, model)
+    attempts = [(model, data), _bind(model, data)]
+    reason = ""
+    for number, attempt in enumerate(attempts):
+        if attempt is None or (reason and not _needs_constants(reason)):
+            continue
         try:
-            detail = _run(case, *bound)
-            return Outcome(case.name, op, "failed" if detail else "passed", detail, True)
+            prepared = prepare(attempt[0], templates=templates)
         except UserError as refusal:
             reason = str(refusal)
+            continue
+        detail = _run(case, prepared, attempt[1])
+        status: Status = "failed" if detail else "passed"
+        return Outcome(case.name, op, status, detail, number == 1, _ways(op, prepared))
     return Outcome(case.name, op, "refused", reason)
 
 
-def _run(case: TestCase, model: onnx.ModelProto, data: Sequence[DataSet]) -> str:
-    """"" if all outputs are right, else what is wrong."""
-    prepared = prepare(model)
+def _ways(op: str, prepared: Prepared) -> tuple[str, ...]:
+    """How the case's operator was covered."""
+    templates = prepared.kinds - {"generic", "layout"}
+    ways = {"generic"} & prepared.kinds | ({"template"} if templates else set())
+    if op not in prepared.operators:
+        ways = {"expanded"} if ways else {"folded"}
+    return tuple(sorted(ways))
+
+
+def _needs_constants(reason: str) -> bool:
+    return "depends on data" in reason or "constant" in reason
+
+
+def _run(case: TestCase, prepared: Prepared, data: Sequence[DataSet]) -> str:
+    """ "" if all outputs are right, else what is wrong."""
     for inputs, expected in data:
         found = prepared.run([np.asarray(item) for item in inputs])
         for index, (one, other) in enumerate(zip(found, expected, strict=True)):
-            difference = _compare(one, np.asarray(other), case)
+            difference = compare(one, np.asarray(other), case)
             if difference:
                 return f"output {index}: {difference}"
     return ""
 
 
-def _compare(found: Array, expected: Array, case: TestCase) -> str:
+def compare(found: Array, expected: Array, case: TestCase) -> str:
+    """What differs, or "": within the case's tolerance, at least 1e-5 (1e-3 for float16)."""
     if found.shape != expected.shape or found.dtype != expected.dtype:
         return f"{found.dtype}{list(found.shape)}, not {expected.dtype}{list(expected.shape)}"
     if expected.dtype.kind in "biu":
@@ -92,7 +107,7 @@ def _compare(found: Array, expected: Array, case: TestCase) -> str:
     return "" if near.all() else f"{np.count_nonzero(~near)} of {near.size} elements are off"
 
 
-def _subject(case: TestCase, model: onnx.ModelProto) -> str:
+def subject(case: TestCase, model: onnx.ModelProto) -> str:
     """The operator that a case is about: the one that its name holds, else its first."""
     ops = [node.op_type for node in model.graph.node]
     name = str(case.name).replace("_", "").lower()
@@ -105,7 +120,7 @@ def _bind(model: onnx.ModelProto, data: Sequence[DataSet]) -> tuple[Any, list[Da
     if len(data) != 1:
         return None
     inputs, expected = data[0]
-    floats = [np.asarray(v).dtype.kind == "f" and np.asarray(v).size > 1 for v in inputs]
+    floats = [isinstance(v, np.ndarray) and v.dtype.kind == "f" and v.size > 1 for v in inputs]
     main = floats.index(True) if True in floats else 0
     bound = onnx.ModelProto()
     bound.CopyFrom(model)
@@ -120,7 +135,8 @@ def _bind(model: onnx.ModelProto, data: Sequence[DataSet]) -> tuple[Any, list[Da
     return (bound, [(kept, expected)]) if len(kept) < len(inputs) else None
 
 
-def _load(case: TestCase) -> tuple[onnx.ModelProto, Sequence[DataSet]]:
+def load_case(case: TestCase) -> tuple[onnx.ModelProto, Sequence[DataSet]]:
+    """The model of a case and its sets of inputs and outputs."""
     if case.model is not None:
         return case.model, [(_arrays(i), _arrays(o)) for i, o in case.data_sets or []]
     folder = Path(str(case.model_dir))
@@ -139,5 +155,7 @@ def _arrays(values: Sequence[Any]) -> list[Any]:
 
 def _read(folder: Path, kind: str) -> list[Any]:
     count = sum(name.startswith(f"{kind}_") for name in os.listdir(folder))
-    protos = [onnx.TensorProto.FromString((folder / f"{kind}_{i}.pb").read_bytes()) for i in range(count)]
+    protos = [
+        onnx.TensorProto.FromString((folder / f"{kind}_{i}.pb").read_bytes()) for i in range(count)
+    ]
     return [numpy_helper.to_array(proto) for proto in protos]
