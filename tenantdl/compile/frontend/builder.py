@@ -59,12 +59,17 @@ class Builder:
         return self.constants.get(name)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The static shape of a value."""
-        return self.types[name].shape
+        """The static shape of a value. Raises Refusal where the value is an absent input."""
+        return self._type(name).shape
 
     def dtype(self, name: str) -> str:
-        """The dtype of a value."""
-        return self.types[name].dtype
+        """The dtype of a value. Raises Refusal where the value is an absent input."""
+        return self._type(name).dtype
+
+    def _type(self, name: str) -> TensorType:
+        if not name:
+            raise Refusal("an input that it needs is absent")
+        return self.types[name]
 
     def op(self, op: str, *inputs: str, **attrs: Any) -> str:
         """Appends an operator with one output and returns its value."""

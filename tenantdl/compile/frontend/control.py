@@ -6,6 +6,7 @@ import numpy as np
 
 from tenantdl.compile.frontend.refusal import STEPS_MAX, Refusal
 from tenantdl.compile.frontend.scope import Call, Handler, Reader, Scope
+from tenantdl.errors import UserError
 
 
 def _if(reader: Reader, call: Call) -> list[str]:
@@ -19,8 +20,13 @@ def _if(reader: Reader, call: Call) -> list[str]:
         branch = "then_branch" if known.any() else "else_branch"
         return _outputs(call, reader.body(call.attrs[branch], call.scope.inside(label)))
     # Operators are pure: both branches can be computed, and one chosen afterwards.
-    yes = reader.body(call.attrs["then_branch"], call.scope.inside(f"{label}/then"))
-    no = reader.body(call.attrs["else_branch"], call.scope.inside(f"{label}/else"))
+    try:
+        yes = reader.body(call.attrs["then_branch"], call.scope.inside(f"{label}/then"))
+        no = reader.body(call.attrs["else_branch"], call.scope.inside(f"{label}/else"))
+    except UserError as error:
+        raise Refusal(
+            f"its condition is not constant, so both branches must fit these shapes: {error.what}"
+        ) from error
     b.label = label
     scalar = b.op("Reshape", condition, b.constant([], "int64"))
     results = []

@@ -210,6 +210,8 @@ def _cell(b: Builder, call: Call, index: int) -> tuple[_Cell, str, str]:
     if call.input(3):
         both = _part(b, call.inputs[3], index)
         bias, bias_recurrent = b.emit("Split", [both], {"axis": 0, "num_outputs": 2}, ["", ""])
+        if not call.attrs.get("linear_before_reset", 0):  # else it is scaled apart, in every step
+            bias, bias_recurrent = b.op("Add", bias, bias_recurrent), ""
     peepholes = []
     if call.op == "LSTM" and call.input(7):
         both = _part(b, call.inputs[7], index)

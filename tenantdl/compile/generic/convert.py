@@ -67,10 +67,14 @@ def import_nodes(graph: Graph, nodes: Sequence[Node], results: Sequence[str]) ->
             parameters.append(name)
     builder = relax.BlockBuilder()
     with builder.function("main", [values[name] for name in parameters]):
-        with builder.dataflow():
-            for node in nodes:
-                _convert(builder, graph, node, values)
-            outputs = builder.emit_output(relax.Tuple([values[name] for name in results]))
+        try:
+            with builder.dataflow():
+                for node in nodes:
+                    _convert(builder, graph, node, values)
+                outputs = builder.emit_output(relax.Tuple([values[name] for name in results]))
+        except UserError:
+            builder._end_block()  # TVM warns on stderr about blocks that are left open
+            raise
         builder.emit_func_output(outputs)
     return Imported(builder.get(), parameters, list(results))
 

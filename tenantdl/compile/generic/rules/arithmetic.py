@@ -55,9 +55,12 @@ def _pow(use: Use) -> Any:
     base, exponent = use.inputs
     if use.dtype() == use.dtype(1) and use.dtype().startswith("float"):
         constant = use.array(1)
-        if constant is not None and constant.size == 1 and float(constant.reshape(())) == 2.0:
-            square = use.emit(relax.op.multiply(base, base))
-            return relax.op.broadcast_to(square, use.out.shape)
+        whole = constant is not None and constant.size == 1 and float(constant.reshape(()))
+        if whole in (1.0, 2.0, 3.0, 4.0):
+            value = base
+            for _ in range(int(whole) - 1):
+                value = use.emit(relax.op.multiply(value, base))
+            return relax.op.broadcast_to(value, use.out.shape)
         return relax.op.power(base, exponent)
     work = "float64" if "64" in use.dtype() + use.dtype(1) or "int" in use.dtype() else "float32"
     left, right = (use.emit(relax.op.astype(value, work)) for value in (base, exponent))
