@@ -10,4 +10,4 @@ bin=.venv/bin
 "$bin/ruff" format --check tenantdl tests scripts
 "$bin/mypy"
 "$bin/lint-imports"
-exec "$bin/python" -m pytest -m "not slow and not hardware" "$@"
+exec "$bin/python" -m pytest -n auto -m "not slow and not hardware" "$@"

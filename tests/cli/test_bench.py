@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ def test_qos_passes_options_on_and_shows_a_row_a_tenant(
         return qos.Result(parsed, rows, {}, Timeline({}, [], 0, 0, {}), options["command"])
 
     monkeypatch.setattr(qos, "run", run)
+    monkeypatch.setattr(sys, "argv", ["tenantdl", "bench", "qos"])  # other runners set others
     options = ["--rate", "80", "--duration", "20", "--policy", "fcfs", "--seed", "3"]
     page = tmp_path / "r.html"
     code, out, _ = cli("bench", "qos", "w.toml", *options, "--report", str(page))
