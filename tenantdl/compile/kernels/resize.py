@@ -92,7 +92,8 @@ def _source(i: int, size: int, length: int, scale: float, mode: str) -> float:
     if mode == "asymmetric":
         return i / scale
     if mode == "align_corners":
-        return 0.0 if length == 1 else i * (size - 1) / (length - 1)
+        # ONNX's own cases take the length before rounding down where scales are given.
+        return 0.0 if length == 1 else i * (size - 1) / (scale * size - 1)
     if mode == "pytorch_half_pixel" and length == 1:
         return 0.0
     return (i + 0.5) / scale - 0.5
