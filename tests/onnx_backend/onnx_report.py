@@ -104,9 +104,9 @@ def _child(kind: str, names: set[str], runner: Runner, there: Connection) -> Non
             try:
                 outcome = runner(case)
             except Exception as error:  # no exception but UserError may come out of the compiler
-                outcome = Outcome(
-                    case.name, "?", "failed", f"{type(error).__name__}: {error}"[:300]
-                )
+                what = f"{type(error).__name__}: {error}"[:300]
+                op = subject(case, load_case(case)[0])
+                outcome = Outcome(case.name, op, "failed", what)
         there.send(outcome)
 
 
