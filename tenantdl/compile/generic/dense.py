@@ -16,7 +16,6 @@ from tenantdl.compile.generic.access import Axis, contiguous_axis, depends, dime
 from tenantdl.compile.generic.tiling import (
     absorb_tail,
     divisors,
-    spread,
     tile,
     vector_width,
     vectorise,
@@ -58,7 +57,8 @@ def dense(sch: Any, block: Any, axes: list[Axis], target: CpuTarget) -> bool:
         return [index[d] // width, *rest, index[d] % width]
 
     sch.transform_layout(block, ("read", plan.panel), panels)
-    spread(sch, packed)
+    lanes = target.lanes * 4 // (statement.writes[0].source.dtype.bits // 8)
+    _spread_copy(sch, packed, d, width, lanes if d == dims - 1 else 0)
     writer = sch.cache_write(block, 0, "global")
     absorb_tail(sch, writer)
     if writes is None or writes[-1] != plan.column:
@@ -74,12 +74,23 @@ def dense(sch: Any, block: Any, axes: list[Axis], target: CpuTarget) -> bool:
     sch.parallel(anchor)
     for loop in tiles[:-1]:
         sch.unroll(loop)
-    lanes = target.lanes * 4 // (statement.writes[0].source.dtype.bits // 8)
     vectorise(sch, tiles[-1], lanes)
     if writes is not None and writes[-1] == plan.column:
         vectorise(sch, sch.get_loops(writer)[-1], lanes)
     sch.decompose_reduction(block, reductions[0])
     return True
+
+
+def _spread_copy(sch: Any, packed: Any, dimension: int, width: int, lanes: int) -> None:
+    """Writes the panel in order, so that no index has to be divided; vectors where its source is
+    contiguous too (`lanes` > 0)."""
+    loops = list(sch.get_loops(packed))
+    around, inner = sch.split(loops[dimension], [None, width])
+    others = [loop for k, loop in enumerate(loops) if k != dimension]
+    sch.reorder(around, *others, inner)
+    sch.parallel(sch.fuse(around, others[0]) if others else around)
+    if lanes:
+        vectorise(sch, inner, lanes)
 
 
 def _plan(statement: Any, axes: list[Axis], target: CpuTarget) -> _Plan | None:
