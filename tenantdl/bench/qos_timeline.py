@@ -43,7 +43,9 @@ def read_timeline(journal: Path, *, after: int = 0) -> Timeline:
         tenants: dict[RequestId, TenantId] = {}
         plans: dict[RequestId, int] = {}
         lengths = {
-            (m.model, p): len(costs) for m in config.models for p, costs in enumerate(m.plans)
+            (m.model, p): len(plan.variants[0].costs[0])
+            for m in config.models
+            for p, plan in enumerate(m.plans)
         }
         launches: dict[LaunchId, RequestId] = {}
         blocks: list[Block] = []

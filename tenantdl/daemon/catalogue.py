@@ -15,7 +15,7 @@ from tenantdl.exec.lane_memory import TenantLayout, lay_out
 from tenantdl.ids import ModelId, TenantId
 from tenantdl.load.protocol import Array, datatype
 from tenantdl.load.workload import TenantSection, Workload
-from tenantdl.sched.config import LaneSpec, ModelSpec, SchedulerConfig, TenantSpec
+from tenantdl.sched.config import LaneSpec, ModelSpec, SchedulerConfig, TenantSpec, one_core_plan
 from tenantdl.units import from_ms
 
 VERSION = "1"
@@ -137,22 +137,33 @@ def scheduler_config(
     workload: Workload, catalogue: Catalogue, lanes: Sequence[LaneSpec]
 ) -> SchedulerConfig:
     """What the scheduler is told about all this."""
-    options = workload.scheduler
+    options, rates = workload.scheduler, workload.rates()
     return SchedulerConfig(
         policy=options.policy,
         lanes=tuple(lanes),
         models=tuple(
-            ModelSpec(m.name, tuple(tuple(s.cost_ns for s in p.segments) for p in m.plans))
+            ModelSpec(m.name, tuple(one_core_plan(_costs(p)) for p in m.plans))
             for m in catalogue.models.values()
         ),
         tenants=tuple(
-            TenantSpec(name, tenant.queue_max, tenant.arenas)
+            TenantSpec(
+                name,
+                tenant.queue_max,
+                tenant.arenas,
+                model=next(m.name for m in catalogue.models.values() if name in m.tenants),
+                qos=from_ms(tenant.qos_ms),
+                requests_ks=round(1000 * rates[name]),
+            )
             for name, tenant in catalogue.tenants.items()
         ),
         block_target=from_ms(options.block_ms),
         blocks_max=options.blocks_max,
         refuse_infeasible=options.refuse_infeasible,
     )
+
+
+def _costs(plan: Plan) -> tuple[int, ...]:
+    return tuple(segment.cost_ns for segment in plan.segments)
 
 
 def _sizes(tensor: Tensor) -> tuple[int, int]:

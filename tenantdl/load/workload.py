@@ -29,7 +29,7 @@ from msgspec import UNSET, Meta, UnsetType
 from tenantdl.errors import UserError
 from tenantdl.ids import CoreId
 from tenantdl.load.arrivals import ARRIVALS
-from tenantdl.sched.policies import POLICIES
+from tenantdl.sched.policies import POLICIES, find_policy
 
 WORKLOAD_BYTES_MAX = 1024**2
 
@@ -201,7 +201,12 @@ def check_workload(workload: Workload, where: str = "workload") -> None:
             raise UserError(f"{key}: give rate or share, not both", where=where)
         if tenant.arenas > tenant.queue_max:
             raise UserError(f"{key}.arenas: more than queue_max is no use", where=where)
-    _known("scheduler.policy", workload.scheduler.policy, sorted(POLICIES), where)
+    policy = workload.scheduler.policy
+    _known("scheduler.policy", policy.partition("(")[0], sorted(POLICIES), where)
+    try:
+        find_policy(policy)
+    except UserError as error:
+        raise UserError(f"scheduler.policy: {error.what}", where=where) from error
     _known("load.arrivals", workload.load.arrivals, sorted(ARRIVALS), where)
     if (workload.load.arrivals == "trace") != (workload.load.trace is not None):
         raise UserError('load.trace: a file, if and only if arrivals = "trace"', where=where)

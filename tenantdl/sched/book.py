@@ -6,107 +6,163 @@ the same events give the same commands.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tenantdl.errors import InvariantError
 from tenantdl.ids import LaneId, ModelId, RequestId, TenantId
 from tenantdl.sched.config import SchedulerConfig, TenantSpec
-from tenantdl.sched.estimate import SegmentCosts
-from tenantdl.sched.messages import Launch
+from tenantdl.sched.cores import CoreMap
+from tenantdl.sched.costs import PlanCosts
+from tenantdl.sched.messages import Launch, LaunchId
+from tenantdl.sched.queue import RankedQueue, RankFunction
 from tenantdl.sched.request import Request, State
-from tenantdl.units import Ns
+from tenantdl.units import SECOND, Ns
 
 _NEVER = Ns(0)
-
-Rank = tuple[int, ...]
-RankFunction = Callable[[Request], Rank]
-
-
-class RankedQueue:
-    """Requests in the order of a rank that must not change while they are inside."""
-
-    def __init__(self, rank: RankFunction) -> None:
-        self._rank = rank
-        self._items: list[tuple[Rank, Request]] = []
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __iter__(self) -> Iterator[Request]:
-        return (request for _, request in self._items)
-
-    @property
-    def head(self) -> Request | None:
-        """The first request, None if empty."""
-        return self._items[0][1] if self._items else None
-
-    def push(self, request: Request) -> None:
-        """Put `request` in its place."""
-        insort(self._items, (self._rank(request), request), key=lambda item: item[0])
-
-    def remove(self, request: Request) -> None:
-        """Take `request` out; raises InvariantError if it is not inside."""
-        if not self.discard(request):
-            raise request.broken("not in the queue that should hold it")
-
-    def discard(self, request: Request) -> bool:
-        """Take `request` out if it is inside; whether it was."""
-        index = bisect_left(self._items, self._rank(request), key=lambda item: item[0])
-        inside = index < len(self._items) and self._items[index][1] is request
-        if inside:
-            del self._items[index]
-        return inside
+# Answers that a tenant's lateness is judged by.
+_LATENESS_LENGTH = 64
 
 
 @dataclass(slots=True)
 class Lane:
     """`running`: the launch that the lane is known to run; its present block began at `boundary`.
-    `pending`: launches issued after it, oldest first. Each may have been superseded by the next."""
+    `pending`: launches issued after it, oldest first. Each may have been superseded by the next.
+    `masks`: the core groups of all these; `held` is their union, and nobody else's meanwhile."""
 
     id: LaneId
+    bit: int
     ready: bool = False
     running: Launch | None = None
     boundary: Ns = _NEVER
     pending: list[Launch] = field(default_factory=list)
+    masks: dict[LaunchId, int] = field(default_factory=dict)
+    held: int = 0
+    pressure: int = 0
 
 
 @dataclass(slots=True)
 class Tenant:
-    """A tenant's waiting requests and free arenas. `live`: requests of all states not answered."""
+    """A tenant's waiting requests and free arenas. `live`: requests of all states not answered.
+    `used`: core time spent lately (ns, halved every second). `lateness`: of its last answers,
+    latency over target in 1/1000."""
 
     spec: TenantSpec
     queue: RankedQueue
     arenas: list[int]
     live: int = 0
+    used: int = 0
+    lateness: deque[int] = field(default_factory=lambda: deque(maxlen=_LATENESS_LENGTH))
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the scheduler has done so far. `conflicts`: launches that got fewer cores than wanted;
+    `resizes`, `migrations`: of a request's core group, and to another lane, between its blocks."""
+
+    launches: int = 0
+    conflicts: int = 0
+    resizes: int = 0
+    migrations: int = 0
+    preemptions: int = 0
 
 
 class Book:
-    """All state of a scheduler."""
+    """All state of a scheduler. `wakeup`: when the policy wants to be asked again."""
 
     def __init__(self, config: SchedulerConfig, rank: RankFunction) -> None:
         self.config = config
         self.rank = rank
-        self.lanes = {spec.lane: Lane(spec.lane) for spec in config.lanes}
+        self.cores = CoreMap(config.lanes, config.domains)
+        self.cores_max = self.cores.size(self.cores.everything)
+        self.by_bit = [Lane(spec.lane, 1 << bit) for bit, spec in enumerate(config.lanes)]
+        self.lanes = {lane.id: lane for lane in self.by_bit}
+        self.busy: dict[LaneId, Lane] = {}
+        self.ready = 0
+        self.free = 0
         self.tenants = {
             spec.tenant: Tenant(spec, RankedQueue(rank), list(range(spec.arenas)))
             for spec in config.tenants
         }
+        self.waiting: dict[TenantId, Tenant] = {}
         self.requests: dict[RequestId, Request] = {}
         self.parked: dict[RequestId, Request] = {}
         self.expiry = RankedQueue(lambda request: (request.expires, request.seq))
+        self.counts = Counts()
+        self.pressure = 0
+        self.wakeup: Ns | None = None
+        self._spent_at = 0
         self._costs = {
-            (model.model, plan): SegmentCosts(costs, config.block_target)
+            (model.model, plan): PlanCosts(spec, config.block_target, self.cores_max)
             for model in config.models
-            for plan, costs in enumerate(model.plans)
+            for plan, spec in enumerate(model.plans)
         }
 
-    def costs(self, request: Request) -> SegmentCosts:
-        """The costs of the plan that `request` runs."""
-        return self.plan_costs(request.model, request.plan)
+    # --- cores
 
-    def plan_costs(self, model: ModelId, plan: int) -> SegmentCosts:
+    def place(self, lane: Lane, launch: Launch, mask: int) -> None:
+        """`launch` goes to `lane` with the cores of `mask`; raises InvariantError unless they are
+        free or the lane's."""
+        if mask & ~(self.free | lane.held) or not mask & lane.bit:
+            raise InvariantError(f"launch {launch.launch} on cores that are not its own: {mask:b}")
+        lane.pending.append(launch)
+        lane.masks[launch.launch] = mask
+        self.settle(lane)
+
+    def settle(self, lane: Lane) -> None:
+        """`lane` holds other launches than before: what of the cores is free now."""
+        freed = self.free | lane.held
+        self.pressure -= lane.pressure
+        orders = [lane.running, *lane.pending] if lane.running else lane.pending
+        held = 0
+        for order in orders:
+            held |= lane.masks[order.launch]
+        if len(lane.masks) > len(orders):
+            lane.masks = {order.launch: lane.masks[order.launch] for order in orders}
+        lane.held = held
+        self.free = freed & ~held & self.ready
+        if not orders:
+            lane.pressure = 0
+            self.busy.pop(lane.id, None)
+            return
+        newest = orders[-1]
+        request = self.requests[newest.request]
+        lane.pressure = request.costs.pressures[newest.variant] * len(newest.cores)
+        self.pressure += lane.pressure
+        self.busy[lane.id] = lane
+
+    def set_ready(self, lane: Lane, ready: bool) -> None:
+        """`lane` has come up or gone down, with nothing to run."""
+        lane.ready = ready
+        lane.running, lane.pending = None, []
+        self.settle(lane)
+        self.ready = self.ready | lane.bit if ready else self.ready & ~lane.bit
+        self.free = self.ready & ~self.held()
+
+    def held(self) -> int:
+        """The cores that any lane holds."""
+        held = 0
+        for lane in self.busy.values():
+            held |= lane.held
+        return held
+
+    def pressure_on(self, own: int) -> int:
+        """What all launches but one of pressure `own` exert, in 1/1000 of a full machine."""
+        return (self.pressure - own) // self.cores_max
+
+    def spend(self, tenant: Tenant, core_time: int, now: Ns) -> None:
+        """`tenant` has used so much core time (ns)."""
+        if (second := now // SECOND) > self._spent_at:
+            shift = min(second - self._spent_at, 64)
+            self._spent_at = second
+            for other in self.tenants.values():
+                other.used >>= shift
+        tenant.used += core_time
+
+    # --- requests
+
+    def plan_costs(self, model: ModelId, plan: int) -> PlanCosts:
         """The costs of plan number `plan` of `model`."""
         try:
             return self._costs[model, plan]
@@ -124,6 +180,13 @@ class Book:
             return False
         return len(launch.ends) == 1 or self.requests[launch.request].progress >= launch.ends[-2]
 
+    def backlog(self) -> bool:
+        """Whether there is work beyond the launches that are out."""
+        if self.parked or self.waiting:
+            return True
+        orders = [(lane.running, self.running(lane)) for lane in self.busy.values()]
+        return any(r and o and o.end < r.costs.count for o, r in orders)
+
     def has_arena(self, request: Request) -> bool:
         """Whether `request` holds an arena, could get one, or could take a late one's."""
         if request.arena is not None or self.tenants[request.tenant].arenas:
@@ -137,7 +200,7 @@ class Book:
 
     def mark_late(self, now: Ns) -> None:
         """Find out which requests cannot meet their deadlines any more."""
-        for tenant in self.tenants.values():
+        for tenant in self.waiting.values():
             queue = tenant.queue
             while (head := queue.head) and not head.late and self.eta(head, now) > head.deadline:
                 queue.remove(head)
@@ -145,14 +208,14 @@ class Book:
                 queue.push(head)
         for request in self.parked.values():
             request.late = request.late or self.eta(request, now) > request.deadline
-        for lane in self.lanes.values():
+        for lane in self.busy.values():
             if running := self.running(lane):
                 eta = self.eta(running, lane.boundary)
                 running.late = running.late or eta > running.deadline
 
     def eta(self, request: Request, start: Ns) -> Ns:
         """When `request` would be done if it went on at `start`, undisturbed."""
-        return Ns(start + self.costs(request).remaining(request.progress))
+        return Ns(start + request.costs.remaining(request.progress))
 
     def queued(self) -> Iterator[Request]:
         """Every waiting request."""
@@ -164,7 +227,7 @@ class Book:
         tenant = self.tenants[request.tenant]
         self.requests[request.id] = request
         tenant.live += 1
-        tenant.queue.push(request)
+        self._enqueue(request)
         self.expiry.push(request)
 
     def forget(self, request: Request) -> None:
@@ -178,7 +241,12 @@ class Book:
         """`request` goes (back) to its tenant's queue, without an arena."""
         request.move(State.WAITING, now)
         self.free_arena(request)
-        self.tenants[request.tenant].queue.push(request)
+        self._enqueue(request)
+
+    def _enqueue(self, request: Request) -> None:
+        tenant = self.tenants[request.tenant]
+        tenant.queue.push(request)
+        self.waiting[request.tenant] = tenant
 
     def park(self, request: Request, now: Ns) -> None:
         """`request` is set aside with its arena."""
@@ -188,7 +256,10 @@ class Book:
     def unplace(self, request: Request) -> None:
         """Take `request` out of where it waits or is parked."""
         if request.state is State.WAITING:
-            self.tenants[request.tenant].queue.remove(request)
+            queue = self.tenants[request.tenant].queue
+            queue.remove(request)
+            if not len(queue):
+                del self.waiting[request.tenant]
         elif request.state is State.PARKED:
             del self.parked[request.id]
 

@@ -18,11 +18,29 @@ def check(book: Book) -> None:
             raise InvariantError(f"arenas of {name}: held {held}, free {tenant.arenas}")
         if tenant.live != len(live) or tenant.live > tenant.spec.queue_max:
             raise InvariantError(f"{name} counts {tenant.live} requests, has {len(live)}")
+    _check_cores(book)
     for lane in book.lanes.values():
         orders = [lane.running] * (lane.running is not None) + lane.pending
         numbers = [order.launch for order in orders if order]
         if numbers != sorted(set(numbers)) or (numbers and not lane.ready):
             raise InvariantError(f"lane {lane.id} holds launches {numbers}")
+
+
+def _check_cores(book: Book) -> None:
+    """Core groups are disjoint, and what nobody holds is free: a leaked core is found here."""
+    taken = 0
+    for lane in book.lanes.values():
+        orders = [lane.running] * (lane.running is not None) + lane.pending
+        held = 0
+        for order in orders:
+            if order is None or set(book.cores.cores(lane.masks[order.launch])) != set(order.cores):
+                raise InvariantError(f"lane {lane.id} holds other cores than {order} says")
+            held |= lane.masks[order.launch]
+        if held != lane.held or taken & held or (orders and not held & lane.bit):
+            raise InvariantError(f"lane {lane.id} holds {held:b}, noted {lane.held:b} of {taken:b}")
+        taken |= held
+    if book.free != book.ready & ~taken:
+        raise InvariantError(f"cores {book.free:b} are free, should be {book.ready & ~taken:b}")
 
 
 def _check_place(book: Book, request: Request) -> None:

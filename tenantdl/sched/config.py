@@ -15,27 +15,63 @@ class LaneSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cores: tuple[CoreId, ...]
 
 
+class VariantSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One implementation of a plan's segments. `costs[c][s]`: first guess of the cost of segment s
+    on `cores[c]` cores (ascending), in ns, undisturbed. `slowdowns`: in 1/1000, at pressures spaced
+    evenly from none to a machine full of the most demanding variants. `pressure`: what a machine
+    full of this one exerts, in 1/1000 of that."""
+
+    cores: tuple[int, ...]
+    costs: tuple[tuple[int, ...], ...]
+    slowdowns: tuple[int, ...] = (1000,)
+    pressure: int = 0
+
+
+class PlanSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A static plan, in one or more variants with equal segments and `cores`. The first variant is
+    the one that is fastest when nothing else runs."""
+
+    variants: tuple[VariantSpec, ...]
+
+
 class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`plans[p][s]`: first guess of the cost of segment s of plan p on one core, in ns."""
+    """A model and its plans."""
 
     model: ModelId
-    plans: tuple[tuple[int, ...], ...]
+    plans: tuple[PlanSpec, ...]
 
 
 class TenantSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`queue_max`: requests of the tenant inside the scheduler at once, waiting or running.
-    `arenas`: how many of them can be under way (running or parked) at once."""
+    `arenas`: how many of them can be under way (running or parked) at once. `share`: of the
+    machine's core time that it is entitled to, in 1/1000 (0: no claim). Policies that prepare for a
+    load also want to know `model`, `qos` and the expected `requests_ks` (in 1000 seconds)."""
 
     tenant: TenantId
     queue_max: int
     arenas: int
+    share: int = 0
+    model: ModelId | None = None
+    qos: Ns = Ns(0)
+    requests_ks: int = 0
+
+
+class Overheads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a change costs, in ns: `handover` of a launch to an idle lane, `resize` of a core group
+    between two blocks of a request, `migrate` of a request to another lane."""
+
+    handover: Ns = Ns(0)
+    resize: Ns = Ns(0)
+    migrate: Ns = Ns(0)
 
 
 class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`policy`: a key of `policies.POLICIES`. `block_target`: how long a block should run;
+    """`policy`: a name that `policies.find` knows. `block_target`: how long a block should run;
     `blocks_max`: most blocks of one launch, after which the order is weighed again.
     `refuse_infeasible`: refuse at arrival what could not be done in time on an empty machine.
-    `attempts_max`: how often a request may be started before a lost lane means refusal."""
+    `attempts_max`: how often a request may be started before a lost lane means refusal.
+    `domains`: cores that share a last-level cache. `ahead`: tell lanes what comes next while they
+    still run; worth it where waking an idle lane is dear."""
 
     policy: str
     lanes: tuple[LaneSpec, ...]
@@ -45,3 +81,11 @@ class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     blocks_max: int = 16
     refuse_infeasible: bool = False
     attempts_max: int = 2
+    domains: tuple[tuple[CoreId, ...], ...] = ()
+    overheads: Overheads = Overheads()
+    ahead: bool = True
+
+
+def one_core_plan(costs: tuple[int, ...]) -> PlanSpec:
+    """A plan of one variant for one core, with `costs` of its segments in ns."""
+    return PlanSpec((VariantSpec((1,), (costs,)),))

@@ -5,6 +5,7 @@ machine can be stepped through on a laptop.
 
 Format history
   1  first form.
+  2  launches carry cores and variant; plans have variants with costs on several core counts.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tenantdl.sched.messages import Command, Event
 from tenantdl.sched.scheduler import Scheduler
 from tenantdl.units import Ns
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

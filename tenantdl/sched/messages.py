@@ -1,9 +1,11 @@
 """What goes into the scheduler (events) and what comes out (commands). Frozen, typed, JSON-able.
 
 Times are `Ns` on one monotonic clock. A *launch* is the order to run consecutive blocks of one
-request on one lane; the lane looks for a newer order at the end of each block. A lane has one
-place for an order beside the one it runs: a new Launch supersedes whatever still waits there, and
-the `launch` and `next` fields of what the lane reports tell which orders were begun.
+request on one lane, with the cores of the group that it is granted: the lane's own and those of
+idle neighbours; no core is in two groups at once. The lane looks for a newer order at the end of
+each block. A lane has one place for an order beside the one it runs: a new Launch supersedes
+whatever still waits there, and the `launch` and `next` fields of what the lane reports tell which
+orders were begun.
 Windows follow Clockwork (OSDI '20 §5.2): a command carries when it should begin.
 """
 
@@ -14,7 +16,7 @@ from typing import NewType
 
 import msgspec
 
-from tenantdl.ids import LaneId, ModelId, RequestId, TenantId
+from tenantdl.ids import CoreId, LaneId, ModelId, RequestId, TenantId
 from tenantdl.units import Ns
 
 LaunchId = NewType("LaunchId", int)
@@ -103,9 +105,21 @@ class Tick(_Message, frozen=True, tag=True):
     """The time asked for by `next_wakeup` has come."""
 
 
-class Launch(_Message, frozen=True, tag=True):
-    """Run `request` from segment `begin`, block by block: a block ends at each of `ends`.
+class SlowdownsLearned(_Message, frozen=True, tag=True):
+    """A predictor's new table for one variant of a plan: slowdowns in 1/1000 at evenly spaced
+    pressures (`config.VariantSpec`)."""
 
+    model: ModelId
+    plan: int
+    variant: int
+    slowdowns: tuple[int, ...]
+
+
+class Launch(_Message, frozen=True, tag=True):
+    """Run `request` from segment `begin` on `cores` in `variant`, block by block: a block ends at
+    each of `ends`.
+
+    `wanted`: how many cores the policy would have given it; fewer were free if it got fewer.
     `arena`: which of the tenant's arenas holds its activations. `preempt`: take this up at the next
     end of a block, else when the present launch is through. `earliest`, `latest`: the window in
     which it has to begin for the deadline to hold on an undisturbed lane (latest may have passed).
@@ -120,6 +134,9 @@ class Launch(_Message, frozen=True, tag=True):
     preempt: bool
     earliest: Ns
     latest: Ns
+    cores: tuple[CoreId, ...]
+    variant: int
+    wanted: int
 
     @property
     def end(self) -> int:
@@ -148,6 +165,7 @@ Event = (
     | LaneReady
     | LaneLost
     | Cancelled
+    | SlowdownsLearned
     | Tick
 )
 Command = Launch | Complete | Reject

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 from tenantdl.errors import InvariantError
 from tenantdl.ids import LaneId, ModelId, RequestId, TenantId
-from tenantdl.sched.messages import Reason
+from tenantdl.sched.costs import PlanCosts
+from tenantdl.sched.messages import Reason, RequestArrived
 from tenantdl.units import Ns
 
 _STORY_LENGTH = 16
@@ -51,7 +52,8 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 class Request:
     """One live request. `seq` is its place in the order of arrival; `progress`: segments done.
 
-    `lane`: the lane it is on or was last on. `late`: it cannot meet its deadline any more (never
+    `lane`: the lane it is on or was last on; `group`: the mask of the cores it had there.
+    `costs`: its plan's. `late`: it cannot meet its deadline any more (never
     taken back). `doomed`: to be refused with this reason as soon as no lane holds it.
     """
 
@@ -60,12 +62,16 @@ class Request:
     model: ModelId
     plan: int
     seq: int
+    costs: PlanCosts
+    arrived: Ns
     deadline: Ns
     expires: Ns
     priority: int
     state: State = State.WAITING
     progress: int = 0
     lane: LaneId | None = None
+    group: int = 0
+    variant: int = 0
     arena: int | None = None
     attempts: int = 0
     late: bool = False
@@ -82,3 +88,21 @@ class Request:
     def broken(self, what: str) -> InvariantError:
         """An InvariantError with this request's story."""
         return InvariantError(f"request {self.id} of {self.tenant}: {what}", tuple(self.story))
+
+
+def arrived_request(event: RequestArrived, seq: int, costs: PlanCosts, now: Ns) -> Request:
+    """The request that `event` announces, `seq`-th of all."""
+    request = Request(
+        id=event.request,
+        tenant=event.tenant,
+        model=event.model,
+        plan=event.plan,
+        seq=seq,
+        costs=costs,
+        arrived=now,
+        deadline=event.deadline,
+        expires=event.expires,
+        priority=event.priority,
+    )
+    request.story.append(f"{now} arrived, deadline {event.deadline}")
+    return request

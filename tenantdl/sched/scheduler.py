@@ -29,10 +29,12 @@ from tenantdl.sched.messages import (
     Reason,
     Reject,
     RequestArrived,
+    SlowdownsLearned,
     Tick,
 )
-from tenantdl.sched.policies import PENDING_MAX, POLICIES, Choice
-from tenantdl.sched.request import Request, State
+from tenantdl.sched.placing import Choice
+from tenantdl.sched.policies import find_policy
+from tenantdl.sched.request import Request, State, arrived_request
 from tenantdl.units import Ns
 
 
@@ -40,13 +42,11 @@ class Scheduler:
     """One machine's scheduler. Raises InvariantError for events that cannot be."""
 
     def __init__(self, config: SchedulerConfig) -> None:
-        if config.policy not in POLICIES:
-            raise InvariantError(f"policy {config.policy!r} is none of {sorted(POLICIES)}")
-        self._policy = POLICIES[config.policy]
-        self._book = Book(config, self._policy.rank)
+        policy, parameter = find_policy(config.policy)
+        self._book = Book(config, policy.rank)
+        self._decide = policy.make(self._book, parameter)
         self._now = Ns(0)
         self._arrivals = 0
-        self._launches = 0
         self._out: list[Command] = []
 
     def handle(self, event: Event, now: Ns) -> list[Command]:
@@ -65,11 +65,14 @@ class Scheduler:
             case BlockFailed():
                 self._block_failed(event)
             case LaneReady():
-                self._lane(event.lane).ready = True
+                self._book.set_ready(self._lane(event.lane), True)
             case LaneLost():
                 self._lane_lost(self._lane(event.lane))
             case Cancelled():
                 self._cancelled(event.request)
+            case SlowdownsLearned():
+                costs = self._book.plan_costs(event.model, event.plan)
+                costs.learn(event.variant, event.slowdowns)
             case Tick():
                 pass
             case _:
@@ -82,16 +85,13 @@ class Scheduler:
     def next_wakeup(self) -> Ns | None:
         """When a Tick is due, None if only events matter."""
         first = self._book.expiry.head
-        return first.expires if first else None
+        due = [first.expires] if first else []
+        return min([*due, self._book.wakeup] if self._book.wakeup else due, default=None)
 
     def backlog(self) -> bool:
         """Whether there is work beyond the launches that are out: what a lane that nears the end of
         its launch should do next is then an open question."""
-        book = self._book
-        if book.parked or any(tenant.queue.head for tenant in book.tenants.values()):
-            return True
-        orders = [(lane.running, book.running(lane)) for lane in book.lanes.values()]
-        return any(r and o and o.end < book.costs(r).count for o, r in orders)
+        return self._book.backlog()
 
     def check(self) -> None:
         """Raise InvariantError unless all requests, arenas and launches are accounted for."""
@@ -108,34 +108,25 @@ class Scheduler:
         if event.request in book.requests:
             raise InvariantError(f"request {event.request} arrived twice")
         tenant = book.tenants[event.tenant]
-        cost = book.plan_costs(event.model, event.plan).remaining(0)
+        costs = book.plan_costs(event.model, event.plan)
         if tenant.live >= tenant.spec.queue_max:
             self._out.append(Reject(event.request, Reason.QUEUE_FULL))
         elif event.expires <= now:
             self._out.append(Reject(event.request, Reason.EXPIRED))
-        elif book.config.refuse_infeasible and now + cost > event.deadline:
+        elif book.config.refuse_infeasible and now + costs.remaining(0) > event.deadline:
             self._out.append(Reject(event.request, Reason.DEADLINE_INFEASIBLE))
         else:
             self._arrivals += 1
-            request = Request(
-                id=event.request,
-                tenant=event.tenant,
-                model=event.model,
-                plan=event.plan,
-                seq=self._arrivals,
-                deadline=event.deadline,
-                expires=event.expires,
-                priority=event.priority,
-            )
-            request.story.append(f"{now} arrived, deadline {event.deadline}")
-            book.admit(request)
+            book.admit(arrived_request(event, self._arrivals, costs, now))
 
     def _block_finished(self, event: BlockFinished) -> None:
         lane, launch, request = self._current(event)
         if event.begin != request.progress or event.end not in launch.ends:
             raise request.broken(f"lane {lane.id} reports segments {event.begin}:{event.end}")
-        costs = self._book.costs(request)
-        costs.observe(event.begin, event.end, event.elapsed)
+        book, costs, size = self._book, request.costs, len(launch.cores)
+        pressure = book.pressure_on(lane.pressure)
+        costs.observe(launch.variant, size, event.begin, event.end, event.elapsed, pressure)
+        book.spend(book.tenants[request.tenant], event.elapsed * size, self._now)
         request.progress = event.end
         lane.boundary = event.at
         if event.next == launch.launch:
@@ -145,16 +136,14 @@ class Scheduler:
             self._finish(request)
         else:
             self._let_go(lane, request)
-        if event.next is not None:
-            self._start(lane, event.next, event.at)
+        self._go_on(lane, event.next, event.at)
 
     def _block_failed(self, event: BlockFailed) -> None:
         lane, _, request = self._current(event)
         request.doomed = request.doomed or Reason.EXECUTION_FAILED
         lane.running = None
         self._let_go(lane, request)
-        if event.next is not None:
-            self._start(lane, event.next, self._now)
+        self._go_on(lane, event.next, self._now)
 
     def _current(self, event: BlockFinished | BlockFailed) -> tuple[Lane, Launch, Request]:
         lane = self._lane(event.lane)
@@ -166,7 +155,7 @@ class Scheduler:
     def _lane_lost(self, lane: Lane) -> None:
         orders = [lane.running, *lane.pending] if lane.running else lane.pending
         held = dict.fromkeys(order.request for order in orders)
-        lane.ready, lane.running, lane.pending = False, None, []
+        self._book.set_ready(lane, False)
         for number in held:
             request = self._book.requests.get(number)
             if request and request.state in (State.PLACED, State.RUNNING):
@@ -198,6 +187,12 @@ class Scheduler:
 
     # --- moves of a request
 
+    def _go_on(self, lane: Lane, number: LaunchId | None, at: Ns) -> None:
+        if number is None:
+            self._book.settle(lane)
+        else:
+            self._start(lane, number, at)
+
     def _start(self, lane: Lane, number: LaunchId, at: Ns) -> None:
         """`lane` has begun launch `number`: older ones it never took up were superseded."""
         if lane.running is not None or all(p.launch != number for p in lane.pending):
@@ -210,6 +205,7 @@ class Scheduler:
         request.move(State.RUNNING, self._now)
         request.attempts += launch.begin == 0
         lane.running, lane.boundary = launch, at
+        self._book.settle(lane)
 
     def _let_go(self, lane: Lane, request: Request) -> None:
         """`lane` does not run `request` any more; another launch of it may be on the way."""
@@ -231,6 +227,9 @@ class Scheduler:
     def _finish(self, request: Request) -> None:
         if request.doomed in (None, Reason.EXPIRED):
             request.move(State.DONE, self._now)
+            target = max(1, request.deadline - request.arrived)
+            lateness = (self._now - request.arrived) * 1000 // target
+            self._book.tenants[request.tenant].lateness.append(lateness)
             self._book.forget(request)
             self._out.append(Complete(request.id))
         else:
@@ -252,44 +251,40 @@ class Scheduler:
         return not self._book.near_end(self._lane(event.lane))
 
     def _dispatch(self) -> None:
-        self._policy.prepare(self._book, self._now)
-        for lane in self._in_need():
-            if len(lane.pending) < PENDING_MAX:
-                choice = self._policy.choose(self._book, lane, self._now)
-                if choice is not None:
-                    self._out.append(self._launch(lane, choice))
+        for choice in self._decide(self._now):
+            self._out.append(self._launch(choice))
 
-    def _in_need(self) -> list[Lane]:
-        """Ready lanes: idle ones first, then those whose work is least urgent."""
-        book = self._book
-        ready = [lane for lane in book.lanes.values() if lane.ready]
-        busy = [(book.rank(r), lane) for lane in ready if (r := book.running(lane))]
-        busy.sort(key=lambda pair: pair[0], reverse=True)
-        return [lane for lane in ready if lane.running is None] + [lane for _, lane in busy]
-
-    def _launch(self, lane: Lane, choice: Choice) -> Launch:
-        book, request = self._book, choice.request
-        costs = book.costs(request)
+    def _launch(self, choice: Choice) -> Launch:
+        book, request, lane, counts = self._book, choice.request, choice.lane, self._book.counts
         if request.state is not State.RUNNING:
             book.unplace(request)
             book.take_arena(request, self._now)
             request.move(State.PLACED, self._now)
         if request.arena is None:
             raise request.broken("launched without an arena")
-        request.lane = lane.id
-        self._launches += 1
+        cores = book.cores.cores(choice.mask)
+        counts.launches += 1
+        counts.conflicts += len(cores) < choice.wanted
+        if choice.begin:
+            counts.resizes += book.cores.size(request.group) != len(cores)
+            counts.migrations += request.lane != lane.id
+        request.lane, request.group, request.variant = lane.id, choice.mask, choice.variant
+        remaining = request.costs.at(choice.variant, len(cores)).remaining(choice.begin)
         launch = Launch(
-            launch=LaunchId(self._launches),
+            launch=LaunchId(counts.launches),
             lane=lane.id,
             request=request.id,
             arena=request.arena,
             begin=choice.begin,
-            ends=costs.block_ends(choice.begin, book.config.blocks_max),
+            ends=choice.ends,
             preempt=choice.preempt,
             earliest=self._now,
-            latest=Ns(request.deadline - costs.remaining(choice.begin)),
+            latest=Ns(request.deadline - remaining),
+            cores=cores,
+            variant=choice.variant,
+            wanted=choice.wanted,
         )
-        lane.pending.append(launch)
+        book.place(lane, launch, choice.mask)
         return launch
 
     def _lane(self, lane: LaneId) -> Lane:

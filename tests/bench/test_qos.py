@@ -16,7 +16,7 @@ from tenantdl.ids import CoreId, LaneId, ModelId, RequestId, TenantId
 from tenantdl.load.issuer import BROKEN, DROPPED, Sample
 from tenantdl.load.workload import parse_workload
 from tenantdl.machine import usable_cores
-from tenantdl.sched.config import LaneSpec, ModelSpec, SchedulerConfig, TenantSpec
+from tenantdl.sched.config import LaneSpec, ModelSpec, SchedulerConfig, TenantSpec, one_core_plan
 from tenantdl.sched.journal import entry_line, header_line, replay
 from tenantdl.sched.messages import BlockFinished, Launch, LaunchId, RequestArrived
 from tenantdl.units import MS, Ns
@@ -93,6 +93,9 @@ def launch(number: int, request: int) -> Launch:
         preempt=True,
         earliest=Ns(0),
         latest=Ns(0),
+        cores=(CoreId(4), CoreId(5)),
+        variant=0,
+        wanted=1,
     )
 
 
@@ -102,7 +105,7 @@ def journal(tmp_path: Path) -> Path:
     config = SchedulerConfig(
         policy="edf",
         lanes=(LaneSpec(LaneId(0), (CoreId(4), CoreId(5))),),
-        models=(ModelSpec(ModelId("m"), ((MS, MS, MS),)),),
+        models=(ModelSpec(ModelId("m"), (one_core_plan((MS, MS, MS)),)),),
         tenants=(TenantSpec(TenantId("t"), 4, 2), TenantSpec(TenantId("u"), 4, 2)),
     )
     lines = [header_line(config)]
@@ -170,7 +173,7 @@ def test_a_whole_run_leaves_results_a_journal_and_a_page(bundles: Path) -> None:
     result = qos.run(
         bundles / "w.toml",
         rate=30,
-        policy="fcfs",
+        policy="model-fcfs",
         json=files["r.json"],
         report=files["r.html"],
         journal=files["j.jsonl"],
@@ -185,7 +188,7 @@ def test_a_whole_run_leaves_results_a_journal_and_a_page(bundles: Path) -> None:
     lines = files["j.jsonl"].read_bytes().splitlines()
     assert replay(lines) == len(lines) - 1
     page = files["r.html"].read_text()
-    assert "again &lt;please&gt;" in page and "<b>fcfs</b>" in page
+    assert "again &lt;please&gt;" in page and "<b>model-fcfs</b>" in page
     assert page.count("<svg") == 3
     for start in (i for i in range(len(page)) if page.startswith("<svg", i)):
         ElementTree.fromstring(page[start : page.index("</svg>", start) + 6])

@@ -91,7 +91,7 @@ def test_qos_passes_options_on_and_shows_a_row_a_tenant(
 
     monkeypatch.setattr(qos, "run", run)
     monkeypatch.setattr(sys, "argv", ["tenantdl", "bench", "qos"])  # other runners set others
-    options = ["--rate", "80", "--duration", "20", "--policy", "fcfs", "--seed", "3"]
+    options = ["--rate", "80", "--duration", "20", "--policy", "model-fcfs", "--seed", "3"]
     page = tmp_path / "r.html"
     code, out, _ = cli("bench", "qos", "w.toml", *options, "--report", str(page))
     assert code == 0
@@ -100,7 +100,7 @@ def test_qos_passes_options_on_and_shows_a_row_a_tenant(
         "workload": Path("w.toml"),
         "rate": 80,
         "duration_s": 20,
-        "policy": "fcfs",
+        "policy": "model-fcfs",
         "seed": 3,
         "json": None,
         "report": page,

@@ -20,7 +20,7 @@ from tenantdl.errors import UserError
 from tenantdl.ids import CoreId, LaneId
 from tenantdl.load.workload import parse_workload
 from tenantdl.machine import usable_cores
-from tenantdl.sched.config import LaneSpec
+from tenantdl.sched.config import LaneSpec, one_core_plan
 from tenantdl.sched.journal import read
 from tenantdl.sched.messages import Tick
 from tenantdl.units import Ns
@@ -45,7 +45,10 @@ def test_tenants_of_one_model_share_it(tmp_path: Path) -> None:
         ("y", 64, 4),
         ("z", 3, 2),
     ]
-    assert [m.plans for m in config.models] == [((1000,) * 4,) * 2, ((10_000,) * 5,)]
+    assert [m.plans for m in config.models] == [
+        (one_core_plan((1000,) * 4),) * 2,
+        (one_core_plan((10_000,) * 5),),
+    ]
 
 
 def test_two_bundles_under_one_name_are_refused(tmp_path: Path) -> None:

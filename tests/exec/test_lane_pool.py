@@ -79,6 +79,9 @@ class Owner:
             preempt=preempt,
             earliest=Ns(0),
             latest=Ns(0),
+            cores=(),
+            variant=0,
+            wanted=1,
         )
         self.pool.launch(command, Address(program=0, slot=request))
 

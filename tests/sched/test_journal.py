@@ -6,7 +6,7 @@ import pytest
 
 from tenantdl.errors import InvariantError, UserError
 from tenantdl.ids import CoreId, LaneId, ModelId, RequestId, TenantId
-from tenantdl.sched.config import LaneSpec, ModelSpec, SchedulerConfig, TenantSpec
+from tenantdl.sched.config import LaneSpec, ModelSpec, SchedulerConfig, TenantSpec, one_core_plan
 from tenantdl.sched.journal import entry_line, header_line, read, replay
 from tenantdl.sched.messages import (
     BlockFinished,
@@ -22,7 +22,7 @@ from tenantdl.units import MS, Ns
 CONFIG = SchedulerConfig(
     policy="edf",
     lanes=(LaneSpec(LaneId(0), (CoreId(0),)),),
-    models=(ModelSpec(ModelId("m"), ((2 * MS, 2 * MS),)),),
+    models=(ModelSpec(ModelId("m"), (one_core_plan((2 * MS, 2 * MS)),)),),
     tenants=(TenantSpec(TenantId("t"), queue_max=4, arenas=1),),
 )
 LANE, REQUEST, LAUNCH = LaneId(0), RequestId(1), LaunchId(1)
@@ -79,6 +79,6 @@ def test_what_is_no_journal_is_refused(
 
 
 def test_another_format_is_refused(journal: list[bytes]) -> None:
-    journal[0] = journal[0].replace(b'"format":1', b'"format":9')
+    journal[0] = journal[0].replace(b'"format":2', b'"format":9')
     with pytest.raises(UserError, match="format 9"):
         replay(journal)

@@ -6,7 +6,7 @@ import pytest
 
 from tenantdl.errors import InvariantError
 from tenantdl.ids import CoreId, LaneId, ModelId, RequestId, TenantId
-from tenantdl.sched.config import LaneSpec, ModelSpec, SchedulerConfig, TenantSpec
+from tenantdl.sched.config import LaneSpec, ModelSpec, SchedulerConfig, TenantSpec, one_core_plan
 from tenantdl.sched.messages import (
     BlockFailed,
     BlockFinished,
@@ -22,7 +22,7 @@ from tenantdl.sched.messages import (
     RequestArrived,
     Tick,
 )
-from tenantdl.sched.policies import PENDING_MAX
+from tenantdl.sched.placing import PENDING_MAX
 from tenantdl.sched.request import State
 from tenantdl.sched.scheduler import Scheduler
 from tenantdl.units import MS, Ns
@@ -30,8 +30,8 @@ from tenantdl.units import MS, Ns
 BIG, SMALL = TenantId("big"), TenantId("small")
 # Ten segments of 1.5 ms are ten blocks; two of 1.5 ms are two.
 MODELS = (
-    ModelSpec(ModelId("big"), ((3 * MS // 2,) * 10,)),
-    ModelSpec(ModelId("small"), ((3 * MS // 2,) * 2,)),
+    ModelSpec(ModelId("big"), (one_core_plan((3 * MS // 2,) * 10),)),
+    ModelSpec(ModelId("small"), (one_core_plan((3 * MS // 2,) * 2),)),
 )
 
 
@@ -123,6 +123,9 @@ def test_an_idle_lane_gets_the_whole_request_in_blocks() -> None:
         preempt=True,
         earliest=ms(5),
         latest=ms(85),
+        cores=(CoreId(0),),
+        variant=0,
+        wanted=1,
     )
     assert started(s, 1, 5) == []
     for block in range(9):
@@ -242,7 +245,7 @@ def test_an_arena_is_taken_from_a_hopeless_parked_request() -> None:
 
 
 def test_fcfs_runs_whole_requests_in_the_order_of_arrival() -> None:
-    s = make("fcfs")
+    s = make("model-fcfs")
     assert brief(arrive(s, 1, "big", 0, 100)) == [("now", 0, 1, 0, 10)]
     started(s, 1, 0)
     assert arrive(s, 2, "big", 1, 90) == []

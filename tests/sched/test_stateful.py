@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tenantdl.errors import InvariantError
 from tenantdl.ids import CoreId, LaneId, ModelId, RequestId, TenantId
-from tenantdl.sched.config import LaneSpec, ModelSpec, SchedulerConfig, TenantSpec
+from tenantdl.sched.config import LaneSpec, ModelSpec, SchedulerConfig, TenantSpec, one_core_plan
+from tenantdl.sched.costs import PlanCosts
 from tenantdl.sched.journal import entry_line, header_line, replay
 from tenantdl.sched.messages import (
     BlockFailed,
@@ -77,7 +78,9 @@ class Serving(RuleBasedStateMachine):
         config = SchedulerConfig(
             policy=policy,
             lanes=tuple(LaneSpec(LaneId(i), (CoreId(i),)) for i in range(lanes)),
-            models=tuple(ModelSpec(ModelId(m), (costs,)) for m, costs in TENANTS.items()),
+            models=tuple(
+                ModelSpec(ModelId(m), (one_core_plan(costs),)) for m, costs in TENANTS.items()
+            ),
             tenants=tuple(TenantSpec(TenantId(t), 5, arenas) for t in TENANTS),
             blocks_max=blocks_max,
             refuse_infeasible=refuse,
@@ -218,7 +221,19 @@ TestServing = Serving.TestCase
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("target", State)
 def test_the_table_decides_about_every_transition(state: State, target: State) -> None:
-    request = Request(RequestId(1), TenantId("a"), ModelId("a"), 0, 1, Ns(5), Ns(9), 0, state=state)
+    request = Request(
+        RequestId(1),
+        TenantId("a"),
+        ModelId("a"),
+        plan=0,
+        seq=1,
+        costs=PlanCosts(one_core_plan((1,)), Ns(1), 1),
+        arrived=Ns(0),
+        deadline=Ns(5),
+        expires=Ns(9),
+        priority=0,
+        state=state,
+    )
     if target in TRANSITIONS[state]:
         request.move(target, Ns(3))
         assert request.state is target

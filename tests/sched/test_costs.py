@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenantdl.sched.estimate import SegmentCosts
+from tenantdl.sched.costs import SegmentCosts
 from tenantdl.units import MS, Ns
 
 TARGET = Ns(3 * MS // 2)

@@ -1,0 +1,74 @@
+"""Core groups as bit masks: bit i is the i-th lane of the machine, with the cores that it owns.
+
+A mask is a set with a total order and cheap union, so that "disjoint" is one operation. Groups are
+picked close together: the cores that a request had, then as few cache domains as possible.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from tenantdl.ids import CoreId
+from tenantdl.sched.config import LaneSpec
+
+
+class CoreMap:
+    """The machine's lanes by number, and the domains of cores that share a last-level cache."""
+
+    def __init__(
+        self, lanes: tuple[LaneSpec, ...], domains: tuple[tuple[CoreId, ...], ...]
+    ) -> None:
+        self._lanes = lanes
+        self._sizes = [len(lane.cores) for lane in lanes]
+        # Lanes of equal size (nearly always) are counted, not summed.
+        self._grain = self._sizes[0] if len(set(self._sizes)) == 1 else 0
+        self.everything = (1 << len(lanes)) - 1
+        at = {core: 1 << bit for bit, lane in enumerate(lanes) for core in lane.cores}
+        masks = [sum({at[core] for core in domain if core in at}) for domain in domains]
+        self.domains = tuple(mask for mask in masks if mask) or (self.everything,)
+        self.cores = lru_cache(maxsize=4096)(self._cores)
+
+    def size(self, mask: int) -> int:
+        """Number of cores in `mask`."""
+        if self._grain:
+            return mask.bit_count() * self._grain
+        return sum(size for bit, size in enumerate(self._sizes) if mask >> bit & 1)
+
+    def _cores(self, mask: int) -> tuple[CoreId, ...]:
+        return tuple(
+            core for bit, lane in enumerate(self._lanes) if mask >> bit & 1 for core in lane.cores
+        )
+
+    def trim(self, mask: int, count: int, keep: int = 0) -> int:
+        """The lowest lanes of `mask` with at least `count` cores (all of it if it has fewer), and
+        those of `keep` first."""
+        group = mask & keep
+        rest = mask & ~keep
+        while rest and self.size(group) < count:
+            low = rest & -rest
+            group |= low
+            rest ^= low
+        return group
+
+    def pick(self, free: int, count: int, near: int = 0) -> int:
+        """A group of `count` cores (or a few more, where lanes are larger) out of `free`, 0 if
+        there are not so many. `near`: cores to prefer, such as those that a request had."""
+        if self.size(free) < count:
+            return 0
+        group = self.trim(free & near, count)
+        missing = count - self.size(group)
+        if missing <= 0:
+            return group
+        rest = free & ~group
+        # Where it has cores already; else the fullest domain that has enough, else the emptiest.
+        ranked = sorted(self.domains, key=lambda domain: self._appeal(domain, rest, group, missing))
+        for domain in ranked:
+            group |= self.trim(rest & domain, count - self.size(group))
+            if self.size(group) >= count:
+                break
+        return group
+
+    def _appeal(self, domain: int, rest: int, group: int, missing: int) -> tuple[int, int]:
+        has = self.size(rest & domain)
+        touched = -(domain & group).bit_count()
+        return (touched, has if has >= missing else 10**6 - has)

@@ -1,0 +1,159 @@
+"""What segments cost on so many cores in one variant: the one source of latencies for all policies.
+
+Costs are tracked online. Fixed service times mislead: a virtual machine drifts by 1.7× within
+minutes. Every finished block moves the costs of its segments towards what was measured, in
+integers, so that a replay computes the same numbers. Costs in ns.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from tenantdl.sched.config import PlanSpec
+from tenantdl.units import Ns
+
+UNDISTURBED = 1000  # a slowdown of 1, in 1/1000
+# Weight of a new measurement: 1/2 at first (compile-time guesses are rough), 1/8 in the long run.
+_WEIGHT_FIRST, _WEIGHT_LAST = 2, 8
+# A block stretched by more than this was stalled by something else than its own work.
+_OUTLIER = 8
+# After so many blocks the fastest way to run a plan is looked for anew.
+_FASTEST_EVERY = 16
+# The grid is cut anew when the whole model got this much (1/5) faster or slower.
+_DRIFT = 5
+
+
+class SegmentCosts:
+    """The costs of one plan's segments, and its grid of block ends."""
+
+    def __init__(self, costs: tuple[int, ...], block_target: Ns) -> None:
+        self._costs = [max(1, cost) for cost in costs]
+        self._seen = [0] * len(costs)
+        self._target = block_target
+        self._remaining: list[int] = []
+        self._grid: tuple[int, ...] = ()
+        self._grid_total = 0
+        self._refresh()
+
+    @property
+    def count(self) -> int:
+        """Number of segments."""
+        return len(self._costs)
+
+    def remaining(self, progress: int) -> Ns:
+        """Cost of segments [progress, count)."""
+        return Ns(self._remaining[progress])
+
+    def between(self, begin: int, end: int) -> Ns:
+        """Cost of segments [begin, end)."""
+        return Ns(self._remaining[begin] - self._remaining[end])
+
+    def observe(self, begin: int, end: int, elapsed: Ns, slowdown: int = UNDISTURBED) -> None:
+        """Segments [begin, end) took `elapsed`, where a `slowdown` (in 1/1000) was expected: scale
+        each towards it."""
+        expected = max(1, self.between(begin, end) * slowdown // UNDISTURBED)
+        measured = max(1, min(elapsed, _OUTLIER * expected))
+        for segment in range(begin, end):
+            weight = min(_WEIGHT_FIRST + self._seen[segment], _WEIGHT_LAST)
+            self._seen[segment] = min(self._seen[segment] + 1, _WEIGHT_LAST)
+            cost = self._costs[segment]
+            self._costs[segment] = max(1, cost + (cost * measured // expected - cost) // weight)
+        self._refresh()
+
+    def block_ends(self, begin: int, blocks_max: int) -> tuple[int, ...]:
+        """Where the next blocks from `begin` end, at most `blocks_max` of them."""
+        first = bisect_right(self._grid, begin)
+        return self._grid[first : first + blocks_max]
+
+    def _refresh(self) -> None:
+        remaining = [0]
+        for cost in reversed(self._costs):
+            remaining.append(remaining[-1] + cost)
+        remaining.reverse()
+        self._remaining = remaining
+        if abs(remaining[0] - self._grid_total) * _DRIFT > self._grid_total:
+            self._grid_total = remaining[0]
+            self._grid = self._cut()
+
+    def _cut(self) -> tuple[int, ...]:
+        """Merge segments greedily: a block ends where it is nearest to the target."""
+        ends: list[int] = []
+        length = 0
+        for segment, cost in enumerate(self._costs):
+            if length and length + cost // 2 > self._target:
+                ends.append(segment)
+                length = 0
+            length += cost
+        # A stub at the end only costs a boundary.
+        if ends and 2 * length < self._target:
+            ends.pop()
+        return (*ends, len(self._costs))
+
+
+class PlanCosts:
+    """Segment × variant × cores → Ns for one plan of a model, with slowdowns under pressure.
+
+    `counts`: the core counts that have costs of their own, ascending; any other number of cores
+    costs what the next lower one does. Pressures are in 1/1000 of what a machine full of the most
+    demanding variants exerts.
+    """
+
+    def __init__(self, spec: PlanSpec, block_target: Ns, cores_max: int) -> None:
+        known = spec.variants[0].cores
+        self.counts = tuple(c for c in known if c <= cores_max) or known[:1]
+        self.variants = len(spec.variants)
+        self.pressures = tuple(variant.pressure for variant in spec.variants)
+        self._slowdowns = [variant.slowdowns for variant in spec.variants]
+        self._index = [max(0, bisect_right(self.counts, c) - 1) for c in range(cores_max + 1)]
+        self._tables = [
+            [SegmentCosts(costs, block_target) for costs in variant.costs[: len(self.counts)]]
+            for variant in spec.variants
+        ]
+        self._fastest = self._find_fastest()
+        self._observed = 0
+
+    @property
+    def count(self) -> int:
+        """Number of segments."""
+        return self._fastest.count
+
+    def at(self, variant: int, cores: int) -> SegmentCosts:
+        """Costs of `variant` on `cores` cores, undisturbed."""
+        return self._tables[variant][self._index[cores]]
+
+    def usable(self, cores: int) -> int:
+        """How many of `cores` cores there are costs for."""
+        return self.counts[self._index[cores]]
+
+    def remaining(self, progress: int) -> Ns:
+        """Cost of segments [progress, count) in the fastest way there is."""
+        return self._fastest.remaining(progress)
+
+    def slowdown(self, variant: int, pressure: int) -> int:
+        """By how much, in 1/1000, `variant` is slowed down at `pressure`: linear between the
+        levels of its table, which are spaced evenly from 0 to 1000."""
+        levels = self._slowdowns[variant]
+        steps = len(levels) - 1
+        if not steps:
+            return levels[0]
+        place = max(0, min(pressure, UNDISTURBED)) * steps
+        low = min(place // UNDISTURBED, steps - 1)
+        part = place - low * UNDISTURBED
+        return levels[low] + (levels[low + 1] - levels[low]) * part // UNDISTURBED
+
+    def learn(self, variant: int, slowdowns: tuple[int, ...]) -> None:
+        """A predictor's new table of slowdowns, in 1/1000, at evenly spaced pressures."""
+        self._slowdowns[variant] = slowdowns
+
+    def observe(
+        self, variant: int, cores: int, begin: int, end: int, elapsed: Ns, pressure: int
+    ) -> None:
+        """Segments [begin, end) took `elapsed` so, where others exerted `pressure`."""
+        slowdown = self.slowdown(variant, pressure)
+        self.at(variant, cores).observe(begin, end, elapsed, slowdown)
+        self._observed += 1
+        if self._observed % _FASTEST_EVERY == 0:
+            self._fastest = self._find_fastest()
+
+    def _find_fastest(self) -> SegmentCosts:
+        return min((t for row in self._tables for t in row), key=lambda t: t.remaining(0))
