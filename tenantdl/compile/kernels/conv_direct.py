@@ -184,30 +184,35 @@ class _Conv:
 
             return read
 
-        outer = spec.data.channels if planar else spec.weight_shape[1]
         first = 0 if spec.groups == 1 else self._group_offset(block)
         height, width = spec.kernel
-        every = self._prefetch_interval(len(accumulators))
-        with e.serial(outer) as c, e.serial(height) as kh, e.serial(width) as kw:
-            if planar:
+        if planar:
+            with e.serial(spec.data.channels) as c, e.serial(height) as kh, e.serial(width) as kw:
                 self._step(at(c, 0, kh, kw), (c, kh, kw), block, accumulators, pixels)
-                return
-            with e.serial(spec.lanes // every) as part:
-                if self.schedule.prefetch_weights:
-                    done = ((c * height + kh) * width + kw) * (spec.lanes // every) + part
-                    line = number * (spec.steps // every) + done
-                    e.prefetch(
-                        self.weights, (block + len(accumulators), 0, 0, 0, 0, line * spec.lanes)
-                    )
-                if self.schedule.prefetch_data:
-                    y, x = pixels[0]
-                    ahead = (y * sh, (x + len(pixels)) * sw + part * every * sw, 0)
-                    assert isinstance(spec.data, Packed)
-                    e.prefetch(self.data, spec.data.index(n, first + c, *ahead), locality=3)
-                for step in range(every):
-                    lane = part * every + step
+            return
+        every = self._prefetch_interval(len(accumulators))
+        done: Index = number * spec.prefetches(every)
+        for c0, count, lanes in spec.channel_runs:
+            parts = lanes // every
+            with e.serial(count) as dc, e.serial(height) as kh, e.serial(width) as kw:
+                c, before = c0 + dc, done + ((dc * height + kh) * width + kw) * parts
+                with e.serial(parts) as part:
+                    if self.schedule.prefetch_weights:
+                        line = (before + part) * spec.lanes
+                        e.prefetch(self.weights, (block + len(accumulators), 0, 0, 0, 0, line))
+                    if self.schedule.prefetch_data:
+                        y, x = pixels[0]
+                        ahead = (y * sh, (x + len(pixels)) * sw + part * every * sw, 0)
+                        assert isinstance(spec.data, Packed)
+                        e.prefetch(self.data, spec.data.index(n, first + c, *ahead), locality=3)
+                    for step in range(every):
+                        lane = part * every + step
+                        read = at(first + c, lane, kh, kw)
+                        self._step(read, (c, kh, kw, lane), block, accumulators, pixels)
+                for lane in range(parts * every, lanes):
                     read = at(first + c, lane, kh, kw)
                     self._step(read, (c, kh, kw, lane), block, accumulators, pixels)
+            done = done + count * height * width * parts
 
     def _prefetch_interval(self, blocks: int) -> int:
         """Reduction steps for one line of weights, so that the next group's are spread evenly over

@@ -56,11 +56,21 @@ class ConvSpec:
 
     @property
     def steps(self) -> int:
-        """Reduction steps: input channels of a group (padded to blocks) × kernel."""
-        kh, kw = self.kernel
-        if isinstance(self.data, Planar):
-            return self.data.channels * kh * kw
-        return self.data.blocks // self.groups * self.lanes * kh * kw
+        """Reduction steps: input channels of a group × kernel."""
+        return self.data.channels // self.groups * self.kernel[0] * self.kernel[1]
+
+    @property
+    def channel_runs(self) -> list[tuple[int, int, int]]:
+        """A group's blocks of input channels as (first block, blocks, channels in each): the last
+        block may hold fewer channels, and no step is spent on its padding."""
+        whole, rest = divmod(self.data.channels // self.groups, self.lanes)
+        runs = [(0, whole, self.lanes), (whole, 1, rest)]
+        return [run for run in runs if run[1] and run[2]]
+
+    def prefetches(self, every: int) -> int:
+        """How often a tile prefetches, if it does so every `every` steps of a block."""
+        blocks = sum(count * (lanes // every) for _, count, lanes in self.channel_runs)
+        return blocks * self.kernel[0] * self.kernel[1]
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
