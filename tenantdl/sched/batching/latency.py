@@ -1,0 +1,78 @@
+"""l(b), how long a batch of b takes, and what follows from it alone: targets, bounds. Ns, sizes.
+
+Symphony §3: a batch of b on each of N slots, starts staggered, serves N·b/l(b) requests a second
+if l(b)·(1 + 1/N) fits the latency target; slots that do not coordinate need 2·l(b) to fit.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+
+from tenantdl.errors import InvariantError
+from tenantdl.units import SECOND, Ns
+
+SIZE_MAX = 1024
+
+
+class Latency:
+    """l(b) for b = 1 … size_max; `times[b]`, where times[0] is 0. Never falls with b."""
+
+    def __init__(self, times: Sequence[int]) -> None:
+        if not 0 < len(times) <= SIZE_MAX or min(times) < 0:
+            raise InvariantError(f"not the times of batches of 1 to {SIZE_MAX}: {times}")
+        self.times: list[int] = [0, *accumulate(times, max)]
+        self.size_max: int = len(times)
+
+    def fit(self, budget: int) -> int:
+        """The largest batch that takes at most `budget`; 0 if none does."""
+        return max(bisect_right(self.times, budget) - 1, 0)
+
+
+def linear(alpha: Ns, beta: Ns, size_max: int) -> tuple[Ns, ...]:
+    """alpha·b + beta."""
+    return tuple(Ns(alpha * size + beta) for size in range(1, size_max + 1))
+
+
+def padded(times: Mapping[int, Ns]) -> tuple[Ns, ...]:
+    """Where only some sizes are compiled, a batch takes as long as the next size up."""
+    sizes = sorted(times)
+    steps = zip([0, *sizes], sizes, strict=False)
+    return tuple(times[above] for below, above in steps for _ in range(below, above))
+
+
+def target_batch(latency: Latency, rate: float, budget: int, data: int) -> int:
+    """The size to aim for at `rate` (requests a second) so that waiting and running fit `budget`.
+
+    Waiting for one of n = rate·l(b)/b staggered slots takes l(b)/n; where less than one slot is
+    kept busy, waiting is gathering: b/rate. `data`: ns of transfer a request. At least 1.
+    """
+    best = 1
+    for size in range(1, latency.size_max + 1):
+        left = budget - data * size - latency.times[size]
+        slots = busy_slots(latency, rate, size)
+        wait = latency.times[size] / slots if slots > 1 else size * SECOND / max(rate, 1e-9)
+        if wait <= left:
+            best = size
+    return best
+
+
+def busy_slots(latency: Latency, rate: float, size: int) -> float:
+    """How many slots `rate` keeps busy in batches of `size`."""
+    return rate * latency.times[size] / (size * SECOND)
+
+
+def staggered_bound(latency: Latency, slots: int, slo: int) -> tuple[int, float]:
+    """Largest size with l(b)(1 + 1/N) ≤ SLO and the rate it serves; (0, 0) if there is none."""
+    return _bound(latency, slots, slo * slots // (slots + 1))
+
+
+def uncoordinated_bound(latency: Latency, slots: int, slo: int) -> tuple[int, float]:
+    """Largest size with 2·l(b) ≤ SLO and the rate it serves; (0, 0) if there is none."""
+    return _bound(latency, slots, slo // 2)
+
+
+def _bound(latency: Latency, slots: int, budget: int) -> tuple[int, float]:
+    size = latency.fit(budget)
+    return size, slots * size * SECOND / latency.times[size] if size else 0.0

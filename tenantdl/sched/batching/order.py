@@ -1,0 +1,77 @@
+"""Which of several ready candidates a free slot takes (Symphony §4). Total orders.
+
+invalid_after   the one that has to begin first (default)
+deadline        the one with the earliest deadline
+slack           the one whose window, from its start to invalid-after, is the narrowest
+efficiency      the one that serves most requests a second
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from tenantdl.sched.batching.queue import Queue
+from tenantdl.sched.batching.tournament import NEVER, Tournament
+
+
+class Order(Protocol):
+    """Ready candidates, named by their queue's number."""
+
+    def add(self, number: int, queue: Queue) -> None:
+        """The candidate of `queue` is ready, or has changed."""
+
+    def discard(self, number: int) -> None:
+        """Queue `number` has no ready candidate any more."""
+
+    def best(self, now: int) -> int:
+        """The number of the queue to serve first; −1 if none is ready."""
+
+
+def invalid_after(queue: Queue) -> int:
+    """The one that has to begin first."""
+    return queue.invalid_after
+
+
+def deadline(queue: Queue) -> int:
+    """The earliest deadline."""
+    return queue.deadline
+
+
+def slack(queue: Queue) -> int:
+    """The narrowest window."""
+    return queue.invalid_after - queue.start
+
+
+def efficiency(queue: Queue) -> int:
+    """Most requests a second."""
+    return queue.latency.times[queue.size] // queue.size
+
+
+Key = Callable[[Queue], int]
+KEYS: dict[str, Key] = {
+    "invalid_after": invalid_after,
+    "deadline": deadline,
+    "slack": slack,
+    "efficiency": efficiency,
+}
+
+
+class KeyOrder:
+    """Candidates by a key that is fixed while they are ready: O(log n)."""
+
+    def __init__(self, key: Key, count: int) -> None:
+        self._key = key
+        self._tournament = Tournament(count)
+
+    def add(self, number: int, queue: Queue) -> None:
+        """The candidate of `queue` is ready, or has changed."""
+        self._tournament.set(number, self._key(queue))
+
+    def discard(self, number: int) -> None:
+        """Queue `number` has no ready candidate any more."""
+        self._tournament.set(number, NEVER)
+
+    def best(self, now: int) -> int:
+        """The queue with the smallest key; −1 if none is ready."""
+        return self._tournament.best if self._tournament.key < NEVER else -1

@@ -1,0 +1,145 @@
+"""One queue of the batcher: waiting requests by deadline, the arrival rate, the candidate batch.
+
+All times are integer ns. `deadlines` are those of the slots: the request's, less the way back.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from typing import Final
+
+from tenantdl.sched.batching.config import Network, QueueSpec
+from tenantdl.sched.batching.latency import Latency, busy_slots, target_batch
+from tenantdl.sched.batching.messages import Request
+from tenantdl.sched.batching.rate import RateMeter
+
+# What becomes of the candidate: none, its start is awaited, it waits for a slot.
+IDLE: Final = 0
+PENDING: Final = 1
+READY: Final = 2
+
+# Spent heads are cut off the lists when there are so many of them.
+_SPENT_MAX: Final = 512
+
+
+class Queue:
+    """`size`, `start`, `deadline`: the candidate, see `Batcher`. `target`: the size aimed for;
+    `slots`: how many slots the queue keeps busy in batches of it."""
+
+    def __init__(self, spec: QueueSpec, network: Network) -> None:
+        self.priority: int = spec.priority
+        self.network = network
+        self.control: int = network.control
+        self.data: int = network.data
+        self.jitter: int = network.jitter
+        self.budget: int = spec.slo - network.response - network.control - network.jitter
+        self.latency = Latency(spec.times)
+        self.slowdown: float = 1.0
+        self._alone: tuple[int, ...] = tuple(spec.times)
+        self.deadlines: list[int] = []
+        self.requests: list[Request] = []
+        self.head: int = 0
+        self.meter = RateMeter()
+        self.target: int = self.latency.size_max
+        self.slots: float = 0.0
+        self.defers: bool = True
+        self.state: int = IDLE
+        self.size: int = 0
+        self.start: int = 0
+        self.deadline: int = 0
+        self._with_data = self.latency
+        self._retime()
+
+    def retime(self, times: tuple[int, ...]) -> None:
+        """Batches run in `times` from now on, when nothing slows them down."""
+        self._alone = times
+        self._retime()
+
+    def press(self, slowdown: float) -> None:
+        """Batches run `slowdown` times as long as alone."""
+        self.slowdown = max(slowdown, 1.0)
+        self._retime()
+
+    def _retime(self) -> None:
+        times = self._alone
+        if self.slowdown > 1.0:
+            times = tuple(round(time * self.slowdown) for time in times)
+        self.latency = Latency(times)
+        self._with_data = Latency([t + self.data * b for b, t in enumerate(times, 1)])
+        self.target = min(self.target, self.latency.size_max)
+        if self.meter.known:
+            self._aim()
+
+    def _aim(self) -> None:
+        rate = self.meter.rate
+        self.target = target_batch(self.latency, rate, self.budget, self.data)
+        self.slots = busy_slots(self.latency, rate, self.target)
+
+    def __len__(self) -> int:
+        return len(self.deadlines) - self.head
+
+    def push(self, requests: tuple[Request, ...], now: int) -> bool:
+        """Take requests in; whether a new target was made of the rate."""
+        deadlines = self.deadlines
+        response: int = self.network.response
+        for request in requests:
+            deadline = request.deadline - response
+            if self.head == len(deadlines) or deadline >= deadlines[-1]:
+                deadlines.append(deadline)
+                self.requests.append(request)
+            else:
+                place = bisect_right(deadlines, deadline, self.head)
+                deadlines.insert(place, deadline)
+                self.requests.insert(place, request)
+        if self.meter.count(len(requests), now):
+            self._aim()
+            return True
+        return False
+
+    def cancel(self, request: Request) -> bool:
+        """Take a waiting request out; whether it was there."""
+        deadline = request.deadline - self.network.response
+        place = bisect_left(self.deadlines, deadline, self.head)
+        while place < len(self.deadlines) and self.deadlines[place] == deadline:
+            if self.requests[place].id == request.id:
+                del self.deadlines[place], self.requests[place]
+                return True
+            place += 1
+        return False
+
+    def pop(self, count: int) -> tuple[Request, ...]:
+        """Take the first `count` requests out."""
+        end = self.head + count
+        taken = tuple(self.requests[self.head : end])
+        self.head = end
+        if end == len(self.deadlines):
+            self.deadlines.clear()
+            self.requests.clear()
+            self.head = 0
+        elif end >= _SPENT_MAX:
+            del self.deadlines[:end], self.requests[:end]
+            self.head = 0
+        return taken
+
+    def holds(self, deadline: int, size: int, now: int, free: int) -> bool:
+        """Whether a batch of `size` granted now, on a slot free at `free`, ends by `deadline`."""
+        return (
+            now + self.control + self._with_data.times[size] <= deadline
+            and free + self.latency.times[size] <= deadline
+        )
+
+    def fit(self, deadline: int, now: int, free: int) -> int:
+        """The largest batch granted now, on a slot free at `free`, that ends by `deadline`."""
+        size = self._with_data.fit(deadline - now - self.control)
+        if free > now:
+            size = min(size, self.latency.fit(deadline - free))
+        return size
+
+    def lead(self, size: int) -> int:
+        """How long orders and inputs of a batch are under way."""
+        return self.control + self.data * size
+
+    @property
+    def invalid_after(self) -> int:
+        """When the candidate must have begun to run."""
+        return self.deadline - self.latency.times[self.size]

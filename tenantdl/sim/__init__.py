@@ -1,0 +1,1 @@
+"""Simulators: the pure schedulers, driven in virtual time."""
