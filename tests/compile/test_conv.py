@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from nets import Net, check
+
+from tenantdl.compile.kernels.winograd_transform import Transform
 
 # channels, outputs, height, width, kernel, stride, pads, dilation, groups
 DIRECT = [
     (16, 16, 5, 5, 1, 1, 0, 1, 1),
-    (24, 40, 9, 19, 3, 1, 1, 1, 1),  # ragged channels, uneven tiles
+    (24, 40, 9, 19, 3, 1, 2, 2, 1),  # ragged channels, uneven tiles
     (32, 48, 13, 13, 3, 2, 1, 1, 1),
-    (64, 16, 7, 7, 3, 1, 1, 1, 1),  # tiled across rows
-    (16, 80, 6, 30, 5, 1, 2, 1, 1),
+    (64, 16, 7, 7, 3, 1, 2, 2, 1),  # tiled across rows
+    (16, 80, 6, 30, 5, 1, 4, 2, 1),
     (16, 32, 17, 15, 3, 1, 2, 2, 1),  # dilated
     (32, 32, 8, 9, 3, 1, 1, 1, 2),  # grouped by whole blocks
     (24, 12, 8, 8, 3, 1, 1, 1, 3),  # grouped, ragged
@@ -113,15 +116,56 @@ def test_transposed(tmp_path: Path) -> None:
     assert "generic" not in summary.kinds
 
 
-@pytest.mark.parametrize("batch", [1, 2])
-def test_winograd(tmp_path: Path, batch: int) -> None:
-    """Both tile sizes, images that tiles do not divide, with epilogues that read operands."""
+@pytest.mark.parametrize(("batch", "target"), [(1, "native"), (2, "native"), (4, "x86_64:haswell")])
+def test_winograd(tmp_path: Path, batch: int, target: str) -> None:
+    """Tile sizes, images that tiles do not divide, ragged channels, operands in epilogues."""
     net = Net()
-    for channels, outputs, side in [(64, 64, 56), (128, 96, 28), (64, 128, 14), (40, 56, 19)]:
+    sides = [(64, 64, 56), (128, 96, 28), (64, 128, 14), (40, 56, 19), (88, 24, 33)]
+    for channels, outputs, side in sides:
         x = net.input(batch, channels, side, side)
         y = net.op(
             "Conv", x, net.weight(outputs, channels, 3, 3), net.weight(outputs), pads=[1] * 4
         )
         net.output(net.op("Relu", net.op("Add", y, net.input(batch, outputs, side, side))))
-    summary = check(net, tmp_path, tolerance=2e-5)
-    assert summary.kinds["conv2d_winograd"] >= 3
+    summary = check(net, tmp_path, tolerance=2e-5, target=target)
+    assert summary.kinds["conv2d_winograd"] >= 4
+
+
+@pytest.mark.parametrize("target", ["native", "x86_64:haswell"])
+def test_winograd_lines(tmp_path: Path, target: str) -> None:
+    """Kernels of one row or column, and other sizes than 3×3."""
+    net = Net()
+    for kernel, pads in [((1, 3), (0, 1)), ((5, 1), (2, 0)), ((1, 7), (0, 3)), ((2, 2), (0, 1))]:
+        x = net.input(2, 72, 30, 31)
+        weight = net.weight(96, 72, *kernel)
+        y = net.op("Conv", x, weight, net.weight(96), pads=[*pads, *pads])
+        net.output(net.op("Sigmoid", y))
+    sequence = net.input(1, 128, 101)
+    net.output(net.op("Conv", sequence, net.weight(64, 128, 5)))
+    net.output(net.op("Conv", net.input(1, 64, 20, 20), net.weight(64, 64, 5, 5), pads=[2] * 4))
+    summary = check(net, tmp_path, tolerance=1e-5, target=target)
+    assert summary.kinds["conv2d_winograd"] >= 5
+
+
+@pytest.mark.parametrize(("m", "r"), [(2, 3), (4, 3), (6, 3), (4, 2), (3, 5), (4, 5), (2, 7)])
+def test_winograd_transform(m: int, r: int) -> None:
+    """y = Aᵀ [(G g) ⊙ (Bᵀ d)] is the sliding dot product, to the accuracy claimed."""
+
+    class Math:
+        """VectorMath on NumPy scalars."""
+
+        def const(self, value: float) -> np.float32:
+            return np.float32(value)
+
+        def bind(self, value: np.float32) -> np.float32:
+            return value
+
+    transform = Transform(m, r)
+    rng = np.random.default_rng(0)
+    d, g = rng.standard_normal((transform.points, 256)), rng.standard_normal((256, r))
+    inputs = transform.input(Math(), list(d.astype(np.float32)))  # type: ignore[arg-type]
+    weights = (g @ transform.weights().T).astype(np.float32).T
+    products = [(a * b).sum(dtype=np.float32) for a, b in zip(inputs, weights, strict=True)]
+    outputs = transform.output(Math(), products)  # type: ignore[arg-type]
+    expected = [(d[i : i + r].T * g).sum() for i in range(m)]
+    assert np.abs(np.array(outputs) - expected).max() <= 2e-6 * 256**0.5 * 3

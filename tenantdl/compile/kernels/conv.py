@@ -105,7 +105,7 @@ def _border(context: Context, node: Node) -> Border:
     geometry = _Geometry(context, node)
     spec, schedule = _winograd(context, node, geometry)
     border = geometry.border
-    return border if schedule is None else border.union(reach(spec, schedule.m))
+    return border if schedule is None else border.union(reach(spec, schedule))
 
 
 def _winograd(

@@ -1,13 +1,14 @@
-"""Winograd convolution F(m×m, 3×3) on packed channels.
+"""Winograd convolution F(m, r) along one or both axes, on packed channels.
 
-    V = Bᵀ d B   tiles of (m+2)² input pixels          [C/V][point][tile][V]
+    V = Bᵀ d B   tiles of (m + r − 1)² input pixels    [C/V][point][tile][V]
     M = V · U    one small matmul a point              [blocks][point][tile][V]
     Y = Aᵀ M A   m² output pixels, then the epilogue   U: weights, transformed at compile time
 
-F(4×4) does a quarter of the multiplications of a direct convolution, F(2×2) four ninths. Maximum
-relative error about 1e-5 and 5e-7. Either all tiles are transformed first and output blocks run in
-parallel (V is shared), or groups of tile rows run in parallel with V and M of their own, which stay
-in L2 when images are large. Weights of the next point are prefetched at an even rate.
+For 3×3, F(4×4) does a quarter of the multiplications of a direct convolution, F(2×2) four ninths;
+for five taps along one axis F(4) does two fifths. An axis without extent is left alone, F(1, 1).
+Either all tiles are transformed first and output blocks run in parallel (V is shared), or groups
+of tile rows run in parallel with V and M of their own, which stay in L2 when images are large.
+Weights of the next point are prefetched at an even rate. Channels past the last are skipped.
 """
 
 from __future__ import annotations
@@ -25,39 +26,41 @@ from tenantdl.compile.kernels.emit import Emitter, Index, Value
 from tenantdl.compile.kernels.layout import Packed
 from tenantdl.compile.kernels.runs import even_runs
 from tenantdl.compile.kernels.vmath import VectorMath
-from tenantdl.compile.kernels.winograd_transform import (
-    WEIGHT_TRANSFORM,
-    input_transform,
-    output_transform,
-)
+from tenantdl.compile.kernels.winograd_transform import Transform
 from tenantdl.compile.operator import Kernel
 
 
 @dataclass(frozen=True, slots=True)
 class WinogradSchedule:
-    """`m`: output pixels of a tile's side (2 or 4). `blocks` × `tiles`: the register tile of the
+    """`rows`, `columns`: the transforms of both axes. `blocks` × `tiles`: the register tile of the
     multiplication. `tile_rows`: rows of tiles handled together; 0 for all, weights outermost."""
 
-    m: int
+    rows: Transform
+    columns: Transform
     blocks: int
     tiles: int
     tile_rows: int
 
+    @property
+    def points(self) -> int:
+        """Matmuls a tile takes part in."""
+        return self.rows.points * self.columns.points
 
-def tile_counts(spec: ConvSpec, m: int) -> tuple[int, int]:
-    """Rows and columns of tiles."""
-    return -(-spec.out.height // m), -(-spec.out.width // m)
+    def tile_counts(self, spec: ConvSpec) -> tuple[int, int]:
+        """Rows and columns of tiles."""
+        return -(-spec.out.height // self.rows.m), -(-spec.out.width // self.columns.m)
 
 
 def pack_winograd(weights: Array, lanes: int, schedule: WinogradSchedule) -> Array:
-    """[O][C][3][3] → U [groups][point][C padded][blocks][V], transformed in float64."""
+    """[O][C][kh][kw] → U [groups][point][C padded][blocks][V], transformed in float64."""
     outputs, channels = weights.shape[:2]
     width = schedule.blocks * lanes
     groups, inputs = -(-outputs // width), -(-channels // lanes) * lanes
-    g = np.array(WEIGHT_TRANSFORM[schedule.m])
-    points = (schedule.m + 2) ** 2
+    down, across, points = schedule.rows.weights(), schedule.columns.weights(), schedule.points
     full = np.zeros((points, groups * width, inputs), np.float32)
-    transformed = np.einsum("ia,ocab,jb->ijoc", g, weights.astype(np.float64), g, optimize=True)
+    transformed = np.einsum(
+        "ia,ocab,jb->ijoc", down, weights.astype(np.float64), across, optimize=True
+    )
     full[:, :outputs, :channels] = transformed.reshape(points, outputs, channels)
     grouped = full.reshape(points, groups, schedule.blocks, lanes, inputs)
     return np.ascontiguousarray(grouped.transpose(1, 0, 4, 2, 3))
@@ -75,11 +78,10 @@ class _Winograd:
     def __init__(self, e: Emitter, spec: ConvSpec, schedule: WinogradSchedule) -> None:
         self.e, self.spec, self.schedule = e, spec, schedule
         self.math = VectorMath(e)
-        self.m, self.a = schedule.m, schedule.m + 2
-        self.points = self.a * self.a
+        self.points = schedule.points
         self.inputs = spec.data.blocks  # type: ignore[union-attr]
         self.groups = -(-spec.out.blocks // schedule.blocks)
-        self.tile_rows, self.tile_columns = tile_counts(spec, schedule.m)
+        self.tile_rows, self.tile_columns = schedule.tile_counts(spec)
         u_shape = (self.groups, self.points, self.inputs * spec.lanes, schedule.blocks, spec.lanes)
         self.data = e.param("data", spec.data.shape)
         self.u = e.param("weights", u_shape)
@@ -140,19 +142,20 @@ class _Winograd:
         self, v: object, n: Index, c: Index, ty: Index, tx: Index, tile: Index
     ) -> None:
         """V of one tile of one channel block: columns first, then rows."""
-        e, spec, a = self.e, self.spec, self.a
+        e, spec = self.e, self.spec
+        down, across = self.schedule.rows, self.schedule.columns
         top, left = spec.pads
         assert isinstance(spec.data, Packed)
         columns: list[list[Value]] = []
-        for j in range(a):
-            x = tx * self.m + j - left
-            places = [spec.data.index(n, c, ty * self.m + i - top, x, 0) for i in range(a)]
-            pixels = [e.bind(e.load(self.data, place)) for place in places]
-            columns.append([e.bind(value) for value in input_transform(self.math, pixels)])
-        for i in range(a):
-            row = [columns[k][i] for k in range(a)]
-            for j, value in enumerate(input_transform(self.math, row)):
-                e.store(v, (c, i * a + j, tile, 0), value)
+        for j in range(across.points):
+            x = tx * across.m + j - left
+            ys = [ty * down.m + i - top for i in range(down.points)]
+            pixels = [e.bind(e.load(self.data, spec.data.index(n, c, y, x, 0))) for y in ys]
+            columns.append([e.bind(value) for value in down.input(self.math, pixels)])
+        for i in range(down.points):
+            row = [column[i] for column in columns]
+            for j, value in enumerate(across.input(self.math, row)):
+                e.store(v, (c, i * across.points + j, tile, 0), value)
 
     def _multiply(self, v: object, products: object, group: Index, tiles: int) -> None:
         """M[point] = V[point] · U[point] for one group of output blocks."""
@@ -190,19 +193,25 @@ class _Winograd:
         while blocks * every * 2 <= panels and every < lanes:
             every *= 2
         inputs = self.inputs * lanes
-        with e.serial(self.inputs) as c, e.serial(lanes // every) as outer:
+
+        def step(c: Index, lane: Index) -> None:
+            vectors = [
+                e.bind(e.load(self.u, (group, point, c * lanes + lane, b, 0)))
+                for b in range(blocks)
+            ]
+            for i in range(size):
+                scalar = e.bind(e.splat(v[c, point, start + i, lane]))  # type: ignore[index]
+                for column, vector in zip(accumulators, vectors, strict=True):
+                    column[i].add(scalar * vector)
+
+        whole, rest = divmod(self.spec.data.channels, lanes)
+        with e.serial(whole) as c, e.serial(lanes // every) as outer:
             line = (number * (inputs // every) + c * (lanes // every) + outer) * lanes
             e.prefetch(self.u, (group, point + 1, 0, 0, line))
-            for step in range(every):
-                lane = outer * every + step
-                vectors = [
-                    e.bind(e.load(self.u, (group, point, c * lanes + lane, b, 0)))
-                    for b in range(blocks)
-                ]
-                for i in range(size):
-                    scalar = e.bind(e.splat(v[c, point, start + i, lane]))  # type: ignore[index]
-                    for column, vector in zip(accumulators, vectors, strict=True):
-                        column[i].add(scalar * vector)
+            for i in range(every):
+                step(c, outer * every + i)
+        with e.serial(rest) as lane:
+            step(whole, lane)
         for b, column in enumerate(accumulators):
             for i, register in enumerate(column):
                 e.store(products, (b, point, start + i, 0), register.get())
@@ -229,25 +238,24 @@ class _Winograd:
         tx: Index,
         tile: Index,
     ) -> None:
-        e, a, m = self.e, self.a, self.m
+        e, down, across = self.e, self.schedule.rows, self.schedule.columns
         columns = []
-        for j in range(a):
-            points = [e.bind(e.load(products, (b, i * a + j, tile, 0))) for i in range(a)]
-            columns.append([e.bind(x) for x in output_transform(self.math, points)])
+        for j in range(across.points):
+            numbers = [i * across.points + j for i in range(down.points)]
+            points = [e.bind(e.load(products, (b, number, tile, 0))) for number in numbers]
+            columns.append([e.bind(x) for x in down.output(self.math, points)])
         bias = e.bind(e.load(self.bias, (block, 0)))
-        for i in range(m):
-            line = [columns[j][i] for j in range(a)]
-            row = [e.bind(x) for x in output_transform(self.math, line)]
-            for j in range(m):
+        for i in range(down.m):
+            row = across.output(self.math, [column[i] for column in columns])
+            for j, value in enumerate([e.bind(x) for x in row]):
                 with self._inside(ty, tx, i, j):
-                    self._store(row[j] + bias, n, block, ty * m + i, tx * m + j)
+                    self._store(value + bias, n, block, ty * down.m + i, tx * across.m + j)
         if self.spec.program.long:
-            height, width = self.spec.out.height, self.spec.out.width
-            rows = m if height % m == 0 else T.min(m, height - ty * m)
-            across = m if width % m == 0 else T.min(m, width - tx * m)
-            with e.serial(rows) as i, e.serial(across) as j:
-                place = self.spec.out.index(n, block, ty * m + i, tx * m + j)
-                self._apply(e.bind(e.load(self.out, place)), n, block, ty * m + i, tx * m + j)
+            out = self.spec.out
+            loops = _within(ty, down.m, out.height), _within(tx, across.m, out.width)
+            with e.serial(loops[0]) as i, e.serial(loops[1]) as j:
+                y, x = ty * down.m + i, tx * across.m + j
+                self._apply(e.bind(e.load(self.out, out.index(n, block, y, x))), n, block, y, x)
 
     def _store(self, value: Value, n: Index, block: Index, y: Index, x: Index) -> None:
         """One output pixel: through the epilogue, or as it is for a second pass."""
@@ -264,12 +272,17 @@ class _Winograd:
 
     def _inside(self, ty: Index, tx: Index, i: int, j: int) -> AbstractContextManager[None]:
         """Statements for pixel (i, j) of a tile, run only where it lies in the image."""
-        out, m = self.spec.out, self.m
+        out = self.spec.out
         conditions = []
-        if i >= out.height - (self.tile_rows - 1) * m:
+        if i >= out.height - (self.tile_rows - 1) * self.schedule.rows.m:
             conditions.append(ty < self.tile_rows - 1)
-        if j >= out.width - (self.tile_columns - 1) * m:
+        if j >= out.width - (self.tile_columns - 1) * self.schedule.columns.m:
             conditions.append(tx < self.tile_columns - 1)
         if not conditions:
             return nullcontext()
         return self.e.when(conditions[0] if len(conditions) == 1 else T.And(*conditions))
+
+
+def _within(tile: Index, m: int, extent: int) -> Index:
+    """Pixels of tile number `tile` that lie in the image."""
+    return m if extent % m == 0 else T.min(m, extent - tile * m)

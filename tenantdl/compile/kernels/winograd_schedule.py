@@ -6,14 +6,18 @@ from tenantdl.compile.kernels.conv_schedule import choose, predicted_cycles, ste
 from tenantdl.compile.kernels.conv_spec import ConvSpec
 from tenantdl.compile.kernels.layout import Border, Packed
 from tenantdl.compile.kernels.runs import even_runs
-from tenantdl.compile.kernels.winograd import WinogradSchedule, tile_counts
+from tenantdl.compile.kernels.winograd import WinogradSchedule
+from tenantdl.compile.kernels.winograd_transform import POINTS_MAX, Transform
 from tenantdl.compile.target import CpuTarget
 
-CHANNELS_MIN = 32
-SIDE_MIN = 6
-# Cycles to transform one vector of one tile, in and out, loads and stores included.
-_INPUT_CYCLES = {2: 36.0, 4: 130.0}
-_OUTPUT_CYCLES = {2: 34.0, 4: 115.0}
+# Taps of a kernel's side → output pixels of a tile's side. Eight points along both axes would cost
+# too much accuracy, so the larger ones are for kernels of one row or column.
+_SIDES = {1: (1,), 2: (2, 3, 4), 3: (2, 4), 5: (2,), 7: ()}
+_LINES = {1: (1,), 2: (2, 3, 4, 6), 3: (2, 4, 6), 5: (2, 3, 4), 7: (2,)}
+_CHANNELS_MIN = 8
+# Cycles of one vector's load or store, and of one operation, in the transforms.
+_MOVE_CYCLES = 0.6
+_OPERATION_CYCLES = 0.55
 # Streamed weights overlap with arithmetic up to this rate (bytes a cycle, one core).
 _STREAM_BYTES_A_CYCLE = 4.5
 # A prediction has to be this much better, for it costs accuracy and memory.
@@ -21,50 +25,64 @@ _MARGIN = 0.92
 
 
 def select(
-    spec: ConvSpec, target: CpuTarget, cores: int, m_max: int = 4
+    spec: ConvSpec, target: CpuTarget, cores: int, points_max: int = POINTS_MAX
 ) -> WinogradSchedule | None:
     """The best Winograd schedule if it is predicted to beat the best direct one, else None.
 
-    `m_max` bounds the tile's side (2 forbids F(4×4)). Depends only on sizes, not on borders.
+    `points_max` bounds the points of an axis (4 forbids F(4×4, 3×3), which needs 6). Depends only
+    on sizes, not on borders.
     """
     if not _applicable(spec):
         return None
     direct = predicted_cycles(spec, choose(spec, target, cores), target, cores)
     best, limit = None, direct * _MARGIN
-    for m in (2, 4):
-        for candidate in _candidates(spec, m, target) if m <= m_max else ():
+    for rows, columns in _transforms(spec, points_max):
+        for candidate in _candidates(spec, rows, columns, target):
             cycles = winograd_cycles(spec, candidate, target, cores)
             if cycles < limit:
                 best, limit = candidate, cycles
     return best
 
 
-def reach(spec: ConvSpec, m: int) -> Border:
+def reach(spec: ConvSpec, schedule: WinogradSchedule) -> Border:
     """The border that the tiles read, past the image and its padding."""
-    rows, columns = tile_counts(spec, m)
+    rows, columns = schedule.tile_counts(spec)
     top, left = spec.pads
     return Border(
         top,
         left,
-        max(0, rows * m + 2 - top - spec.data.height),
-        max(0, columns * m + 2 - left - spec.data.width),
+        max(0, rows * schedule.rows.m + schedule.rows.r - 1 - top - spec.data.height),
+        max(0, columns * schedule.columns.m + schedule.columns.r - 1 - left - spec.data.width),
     )
 
 
 def _applicable(spec: ConvSpec) -> bool:
     return (
         isinstance(spec.data, Packed)
-        and spec.kernel == (3, 3)
+        and spec.kernel != (1, 1)
         and spec.stride == spec.dilation == (1, 1)
         and spec.groups == 1
         and spec.phase is None
-        and min(spec.data.channels, spec.out.channels) >= CHANNELS_MIN
-        and min(spec.out.height, spec.out.width) >= SIDE_MIN
+        and min(spec.data.channels, spec.out.channels) >= _CHANNELS_MIN
     )
 
 
-def _candidates(spec: ConvSpec, m: int, target: CpuTarget) -> list[WinogradSchedule]:
-    rows, columns = tile_counts(spec, m)
+def _transforms(spec: ConvSpec, points_max: int) -> list[tuple[Transform, Transform]]:
+    """Transforms of rows and columns that are accurate enough: equal tiles on square kernels."""
+    kh, kw = spec.kernel
+    sides = _SIDES if min(kh, kw) > 1 else _LINES
+    found = [
+        (Transform(mh, kh), Transform(mw, kw))
+        for mh in sides.get(kh, ())
+        for mw in sides.get(kw, ())
+        if kh != kw or mh == mw
+    ]
+    return [pair for pair in found if max(axis.points for axis in pair) <= points_max]
+
+
+def _candidates(
+    spec: ConvSpec, rows: Transform, columns: Transform, target: CpuTarget
+) -> list[WinogradSchedule]:
     found = []
     for blocks in (2, 1, 3):
         if blocks > spec.out.blocks:
@@ -72,8 +90,9 @@ def _candidates(spec: ConvSpec, m: int, target: CpuTarget) -> list[WinogradSched
         tiles = (target.registers - 2 - blocks) // blocks
         if tiles < 1:
             continue
-        row_choices = {0, *(r for r in (1, 2, 3, 4, 7) if r < rows and r * columns >= 8)}
-        found += [WinogradSchedule(m, blocks, tiles, r) for r in sorted(row_choices)]
+        down, across = WinogradSchedule(rows, columns, blocks, tiles, 0).tile_counts(spec)
+        choices = {0, *(r for r in (1, 2, 3, 4, 7, 14, 28) if r < down and r * across >= 8)}
+        found += [WinogradSchedule(rows, columns, blocks, tiles, r) for r in sorted(choices)]
     return found
 
 
@@ -81,9 +100,8 @@ def winograd_cycles(
     spec: ConvSpec, schedule: WinogradSchedule, target: CpuTarget, cores: int
 ) -> float:
     """Cycles of the busiest of `cores` cores."""
-    m, lanes = schedule.m, spec.lanes
-    points = (m + 2) ** 2
-    rows, columns = tile_counts(spec, m)
+    lanes, points = spec.lanes, schedule.points
+    rows, columns = schedule.tile_counts(spec)
     batch = spec.out.batch
     inputs, outputs = spec.data.blocks, spec.out.blocks  # type: ignore[union-attr]
     groups = -(-outputs // schedule.blocks)
@@ -91,7 +109,7 @@ def winograd_cycles(
     tiles = (schedule.tile_rows * columns) if schedule.tile_rows else batch * rows * columns
     panels = even_runs(tiles, schedule.tiles)
     step = sum(run.count * step_cycles(run.size, schedule.blocks) * 1.06 for run in panels)
-    multiply = points * groups * inputs * lanes * step
+    multiply = points * groups * spec.data.channels * step
     weights = groups * schedule.blocks * lanes * inputs * lanes * points * 4
     # V of one point is read again by every group; beyond L2 that is slow.
     v_bytes = inputs * lanes * points * (tiles + 1) * 4
@@ -100,8 +118,9 @@ def winograd_cycles(
     again = v_bytes * (groups - 1) / (10.0 if spill else 48.0)
     stream = weights if weights > target.caches.l2_bytes * 0.5 else weights / max(row_groups, 1)
     multiply = max(multiply + again * 0.5, stream / _STREAM_BYTES_A_CYCLE)
-    transform = batch * rows * columns * inputs * _INPUT_CYCLES[m]
-    finish = batch * rows * columns * outputs * _OUTPUT_CYCLES[m]
+    into, out_of = _transform_cycles(schedule)
+    transform = batch * rows * columns * inputs * into
+    finish = batch * rows * columns * outputs * out_of
     if schedule.tile_rows:
         tasks = batch * row_groups
         return -(-tasks // cores) * (multiply + (transform + finish) / tasks)
@@ -109,3 +128,15 @@ def winograd_cycles(
     share_out = -(-groups // cores) / groups
     launch = 6000.0 if cores > 1 else 0.0
     return transform * share_in + (multiply + finish) * share_out + launch
+
+
+def _transform_cycles(schedule: WinogradSchedule) -> tuple[float, float]:
+    """Cycles to transform one vector of one tile, in and out, epilogue included."""
+    down, across, points = schedule.rows, schedule.columns, schedule.points
+    pixels = down.m * across.m
+    into = across.points * down.input_operations + down.points * across.input_operations
+    out = across.points * down.output_operations + down.m * across.output_operations
+    return (
+        2 * points * _MOVE_CYCLES + into * _OPERATION_CYCLES,
+        (points + pixels) * _MOVE_CYCLES + (out + 3 * pixels) * _OPERATION_CYCLES,
+    )
