@@ -169,3 +169,29 @@ def test_winograd_transform(m: int, r: int) -> None:
     outputs = transform.output(Math(), products)  # type: ignore[arg-type]
     expected = [(d[i : i + r].T * g).sum() for i in range(m)]
     assert np.abs(np.array(outputs) - expected).max() <= 2e-6 * 256**0.5 * 3
+
+
+@pytest.mark.parametrize("target", ["native", "x86_64:haswell"])
+def test_few_outputs(tmp_path: Path, target: str) -> None:
+    """One to three channels out, row-major, transposed or not, with operands behind."""
+    net = Net()
+
+    def features(channels: int) -> str:
+        x = net.input(2, channels, 11, 20)
+        return net.op("Relu", net.op("Conv", x, net.weight(channels, channels, 1, 1)))
+
+    for channels, outputs, kernel in [(24, 1, 1), (40, 3, 3), (64, 2, 5)]:
+        x, weight = features(channels), net.weight(outputs, channels, kernel, kernel)
+        y = net.op("Conv", x, weight, net.weight(outputs), pads=[kernel // 2] * 4)
+        net.output(net.op("Sigmoid", net.op("Add", y, net.input(2, outputs, 11, 20))))
+    for channels, kernel, stride, pad in [
+        (24, 2, 2, 0),
+        (32, 4, 2, 1),
+        (32, 4, 4, 0),
+        (48, 3, 1, 1),
+    ]:
+        weight = net.weight(channels, 1, kernel, kernel)
+        attrs = {"strides": [stride] * 2, "pads": [pad] * 4}
+        net.output(net.op("ConvTranspose", features(channels), weight, net.weight(1), **attrs))
+    summary = check(net, tmp_path, target=target)
+    assert summary.kinds["conv_narrow"] == 7

@@ -24,7 +24,7 @@ PLANAR_CHANNELS_MAX = 4  # stems read row-major images of this many channels as 
 DENSIFY_GROUPS_MAX = 16
 
 
-class _Geometry:
+class Geometry:
     """A Conv node's numbers, two-dimensional (a 1-D convolution has height 1)."""
 
     def __init__(self, context: Context, node: Node) -> None:
@@ -83,7 +83,8 @@ def _pair(values: list[int]) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def _form(context: Context, node: Node) -> Form | None:
+def form(context: Context, node: Node) -> Form | None:
+    """Packed, if this family takes the node."""
     x, w = context.type(node.inputs[0]), context.array(node.inputs[1])
     if x.dtype != "float32" or w is None or len(x.shape) not in (3, 4) or w.size == 0:
         return None
@@ -91,7 +92,7 @@ def _form(context: Context, node: Node) -> Form | None:
         return None
     if len(node.inputs) > 2 and node.inputs[2] and context.array(node.inputs[2]) is None:
         return None
-    geometry = _Geometry(context, node)
+    geometry = Geometry(context, node)
     groups_fit = (
         geometry.groups == 1
         or geometry.depthwise
@@ -102,14 +103,14 @@ def _form(context: Context, node: Node) -> Form | None:
 
 
 def _border(context: Context, node: Node) -> Border:
-    geometry = _Geometry(context, node)
+    geometry = Geometry(context, node)
     spec, schedule = _winograd(context, node, geometry)
     border = geometry.border
     return border if schedule is None else border.union(reach(spec, schedule))
 
 
 def _winograd(
-    context: Context, node: Node, geometry: _Geometry
+    context: Context, node: Node, geometry: Geometry
 ) -> tuple[ConvSpec, WinogradSchedule | None]:
     """The Winograd schedule if one pays, decided from sizes alone, with the sizes as a spec."""
     spec = ConvSpec(
@@ -126,7 +127,7 @@ def _winograd(
 
 def _lower(context: Context, group: Group) -> None:
     node = group.anchor
-    geometry = _Geometry(context, node)
+    geometry = Geometry(context, node)
     lanes = context.target.lanes
     weights = context.graph.constants[node.inputs[1]]
     weights = weights.reshape(*weights.shape[:2], *geometry.kernel)
@@ -167,7 +168,7 @@ def _flops(context: Context, node: Node) -> int:
     return 2 * context.type(node.outputs[0]).size * (w.size // w.shape[0])
 
 
-def _data(context: Context, value: str, geometry: _Geometry) -> tuple[str, Packed | Planar]:
+def _data(context: Context, value: str, geometry: Geometry) -> tuple[str, Packed | Planar]:
     """The convolution's input: packed, or planar for a stem on a row-major image."""
     plain = context.forms.get(value, "plain") == "plain"
     if not plain or geometry.channels > PLANAR_CHANNELS_MAX or geometry.groups > 1:
@@ -227,4 +228,4 @@ def _densify(weights: Array, groups: int, channels: int) -> Array:
     return full
 
 
-TEMPLATES = {"Conv": Template(_form, _lower, fuses=True, border=_border)}
+TEMPLATES = {"Conv": Template(form, _lower, fuses=True, border=_border)}

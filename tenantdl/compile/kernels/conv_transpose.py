@@ -52,7 +52,8 @@ def axis_phases(length: int, kernel: int, stride: int, dilation: int, pad: int) 
     return phases
 
 
-def _phases(context: Context, node: Node) -> list[tuple[_Axis, _Axis]]:
+def phases(context: Context, node: Node) -> list[tuple[_Axis, _Axis]]:
+    """Phases of both axes, row by row."""
     w, out = context.type(node.inputs[1]).shape, context.type(node.outputs[0]).shape
     attrs = node.attrs
     strides = attrs.get("strides", [1, 1])
@@ -84,7 +85,8 @@ def _pads(context: Context, node: Node) -> list[int]:
     return begin
 
 
-def _form(context: Context, node: Node) -> Form | None:
+def form(context: Context, node: Node) -> Form | None:
+    """Packed, if this family takes the node."""
     x, w = context.type(node.inputs[0]), context.array(node.inputs[1])
     if x.dtype != "float32" or w is None or len(x.shape) != 4 or not x.size or not w.size:
         return None
@@ -95,10 +97,11 @@ def _form(context: Context, node: Node) -> Form | None:
     return "packed"
 
 
-def _border(context: Context, node: Node) -> Border:
+def border(context: Context, node: Node) -> Border:
+    """What the phases read around the input."""
     height, width = context.type(node.inputs[0]).shape[2:]
     border = NO_BORDER
-    for rows, columns in _phases(context, node):
+    for rows, columns in phases(context, node):
         border = border.union(
             Border(
                 max(0, -rows.first),
@@ -123,25 +126,25 @@ def _lower(context: Context, group: Group) -> None:
         else np.zeros(weights.shape[1], np.float32)
     )
     bias_name = context.constant(pad_channels(bias, out.lanes))
-    for rows, columns in _phases(context, node):
-        part = _part(weights, rows.taps or (-1,), columns.taps or (-1,))
+    for rows, columns in phases(context, node):
+        taps = part(weights, rows.taps or (-1,), columns.taps or (-1,))
         phase = Phase(
             (node.attrs.get("strides", [1, 1])[0], node.attrs.get("strides", [1, 1])[1]),
             (rows.offset, columns.offset),
             rows.count,
             columns.count,
         )
-        kernel = (part.shape[2], part.shape[3])
+        kernel = (taps.shape[2], taps.shape[3])
         pads = (-rows.first, -columns.first)
         spec = ConvSpec(data, out, kernel, pads=pads, program=program, phase=phase)
-        packed = context.constant(pack_weights(part, out.lanes))
-        flops = 2 * out.batch * rows.count * columns.count * part.size
+        packed = context.constant(pack_weights(taps, out.lanes))
+        flops = 2 * out.batch * rows.count * columns.count * taps.size
         emitted = conv2d(spec, choose(spec, context.target, context.cores))
         args = (source, packed, bias_name, *operands, target)
         context.emit(group.name, "conv2d_transpose", emitted, args, flops=flops)
 
 
-def _part(weights: Array, rows: tuple[int, ...], columns: tuple[int, ...]) -> Array:
+def part(weights: Array, rows: tuple[int, ...], columns: tuple[int, ...]) -> Array:
     """[C][O][kh][kw] → [O][C][rows][columns] with the taps of a phase (−1: zero)."""
     part = np.zeros((weights.shape[1], weights.shape[0], len(rows), len(columns)), np.float32)
     for i, row in enumerate(rows):
@@ -151,4 +154,4 @@ def _part(weights: Array, rows: tuple[int, ...], columns: tuple[int, ...]) -> Ar
     return part
 
 
-TEMPLATES = {"ConvTranspose": Template(_form, _lower, fuses=True, border=_border)}
+TEMPLATES = {"ConvTranspose": Template(form, _lower, fuses=True, border=border)}

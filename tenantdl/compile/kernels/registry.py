@@ -42,6 +42,7 @@ def templates() -> dict[str, tuple[Template, ...]]:
         attention,
         concat,
         conv,
+        conv_narrow,
         conv_transpose,
         dense,
         elementwise,
@@ -56,7 +57,7 @@ def templates() -> dict[str, tuple[Template, ...]]:
     )
 
     table: dict[str, tuple[Template, ...]] = {}
-    vision = (conv, conv_transpose, pool, resize)
+    vision = (conv_narrow, conv, conv_transpose, pool, resize)
     transformers = (dense, matmul, attention, normalization, softmax, reduce, embedding)
     for family in (*vision, *transformers, concat, view, elementwise):
         for op, template in family.TEMPLATES.items():

@@ -31,3 +31,17 @@ def transposed(e: Emitter, rows: list[Value]) -> list[Value]:
                 turned[i + step] = e.bind(tirx.Shuffle(pair, high))
         rows, step = turned, step // 2
     return rows
+
+
+def lane_sums(e: Emitter, rows: list[Value]) -> Value:
+    """Lane i of the result is the sum over the lanes of vector i, for `lanes` vectors."""
+    lanes = e.lanes
+    rows = [e.bind(row) for row in rows]
+    step = lanes // 2
+    while step:
+        low = [j if j // step % 2 == 0 else lanes + j - step for j in range(lanes)]
+        high = [j + step if j // step % 2 == 0 else lanes + j for j in range(lanes)]
+        pairs = zip(rows[:step], rows[step : 2 * step], strict=True)
+        rows = [e.bind(tirx.Shuffle([a, b], low) + tirx.Shuffle([a, b], high)) for a, b in pairs]
+        step //= 2
+    return rows[0]
