@@ -29,6 +29,7 @@ from tenantdl.compile.kernels.vmath import VectorMath
 from tenantdl.compile.operator import Kernel
 
 _SUM_STEPS = 48  # operations to add up the lanes of a tile
+_ADVANTAGE = 1.5
 _INTERLEAVED = (1, 2, 4)  # strides of a transposed convolution across a row
 
 
@@ -63,11 +64,12 @@ class NarrowSpec:
 
     @property
     def pays(self) -> bool:
-        """Whether summing over lanes takes fewer operations than channels in lanes."""
+        """Whether summing over lanes is clearly less work than channels in lanes."""
         lanes, data = self.data.lanes, self.data
         here = self.channels * (self.taps * data.blocks * lanes + len(self.phases) * _SUM_STEPS)
-        there = -(-self.channels // lanes) * self.taps * data.channels * lanes
-        return self.columns >= lanes and here < there
+        there = self.taps * data.channels * lanes
+        fits = self.columns >= lanes and self.channels < lanes / 2
+        return fits and here * _ADVANTAGE < there
 
 
 def narrow(spec: NarrowSpec) -> Kernel:
