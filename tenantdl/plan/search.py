@@ -1,0 +1,235 @@
+"""Splitting an application's latency over its modules: our search over all modules' frontiers.
+
+Every module's cost by budget is sampled (`curves`); then all splits of up to four modules at a time
+are tried by table, where the last module takes what the others leave. The best few are polished:
+latency is exchanged between modules along their structures' exact cost curves, and whatever slack
+remains is offered to every module.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tenantdl.plan.curves import Curve, Frontier, frontier
+from tenantdl.plan.dag import Application, ApplicationPlan, slack
+from tenantdl.plan.structures import Floats, Ints
+
+_SPLITS_MAX = 40_000  # tried at once by table
+_POLISHED = 4
+_HOPELESS = 1.01  # a split that costs so much more by table is not polished
+_BLOCK = 4
+_ROUNDS = 4
+_GOLDEN = (math.sqrt(5) - 1) / 2
+_STEPS = 20
+_PROBE = 1e-4  # of the target
+
+
+@dataclass(slots=True)
+class _Split:
+    """Budgets as tight as their plans, the plans' structures, and what they cost."""
+
+    budgets: list[float]
+    curves: list[Curve]
+    costs: list[float]
+
+    @property
+    def cost(self) -> float:
+        return sum(self.costs)
+
+
+def search(application: Application) -> ApplicationPlan | None:
+    """The cheapest plan found, or None when no split keeps the target."""
+    shortest = [min(c.duration_s for c in module.table) for module in application.modules]
+    frontiers = []
+    for number, module in enumerate(application.modules):
+        budget = slack(application, shortest, number)
+        if budget <= shortest[number]:
+            return None
+        frontiers.append(frontier(module.table, module.rate, budget))
+        if not len(frontiers[-1].cost):
+            return None
+    best: _Split | None = None
+    for split in _splits(application, frontiers):
+        if best is not None and split.cost > best.cost * _HOPELESS:
+            break
+        _polish(application, frontiers, split)
+        if best is None or split.cost < best.cost:
+            best = split
+    if best is None:
+        return None
+    pairs = zip(best.curves, best.budgets, strict=True)
+    plans = tuple(curve.every.plan(curve.row, budget * (1 + 1e-12)) for curve, budget in pairs)
+    return ApplicationPlan(plans, "harpagon")
+
+
+def _splits(application: Application, frontiers: Sequence[Frontier]) -> list[_Split]:
+    """The best splits by table, cheapest first."""
+    count = len(frontiers)
+    places = [0] * count
+    if count <= _BLOCK:
+        found = _tabled(application, frontiers, places, application.order, _POLISHED)
+        return [_split(frontiers, each) for each in found]
+    for _ in range(_ROUNDS):
+        before = list(places)
+        for begin in range(count - _BLOCK + 1):
+            block = application.order[begin : begin + _BLOCK]
+            better = _tabled(application, frontiers, places, block, 1)
+            if not better:
+                return []
+            places = better[0]
+        if places == before:
+            break
+    return [_split(frontiers, places)]
+
+
+def _split(frontiers: Sequence[Frontier], places: Sequence[int]) -> _Split:
+    pairs = list(zip(frontiers, places, strict=True))
+    return _Split(
+        [float(frontier.latency[place]) for frontier, place in pairs],
+        [Curve(frontier.every, int(frontier.row[place])) for frontier, place in pairs],
+        [float(frontier.cost[place]) for frontier, place in pairs],
+    )
+
+
+def _tabled(
+    application: Application,
+    frontiers: Sequence[Frontier],
+    fixed: Sequence[int],
+    block: Sequence[int],
+    count: int,
+) -> list[list[int]]:
+    """The `count` cheapest splits that differ in the block's modules only, as places on the
+    frontiers. The module with the most points takes what the others leave."""
+    taker = max(block, key=lambda module: len(frontiers[module].latency))
+    free = [module for module in block if module != taker]
+    most = int(_SPLITS_MAX ** (1 / max(len(free), 1)))
+    points = [_thin(frontiers[module], most) for module in free]
+    grids = np.meshgrid(*points, indexing="ij", sparse=True)
+    shape = tuple(len(kept) for kept in points)
+    place: dict[int, Ints] = dict(zip(free, grids, strict=True))
+    latency: dict[int, Floats | float] = {
+        m: float(frontiers[m].latency[fixed[m]]) for m in range(len(frontiers))
+    }
+    latency |= {m: frontiers[m].latency[place[m]] for m in free}
+    cost = np.zeros(shape)
+    for module in free:
+        cost = cost + frontiers[module].cost[place[module]]
+    left: Floats = np.full(shape, np.inf)
+    for path in application.paths:
+        taken = sum(latency[m] for m in path if m != taker)
+        if taker in path:
+            left = np.minimum(left, application.slo_s - taken)
+        else:
+            cost = np.where(taken <= application.slo_s * (1 + 1e-12), cost, np.inf)
+    last = frontiers[taker].places(left)
+    cost = cost + np.concatenate([frontiers[taker].cost, [np.inf]])[last]
+    found: list[list[int]] = []
+    seen: set[float] = set()
+    for flat in _cheapest(cost.ravel(), 16 * count):
+        price = round(float(cost.flat[flat]), 9)
+        if math.isinf(price) or price in seen:
+            continue
+        seen.add(price)
+        at = np.unravel_index(flat, shape)
+        split = list(fixed)
+        for module, kept, where in zip(free, points, at, strict=True):
+            split[module] = int(kept[where])
+        split[taker] = int(last.flat[flat])
+        found.append(split)
+        if len(found) == count:
+            break
+    return found
+
+
+def _cheapest(cost: Floats, count: int) -> Ints:
+    """Numbers of the least costs, ascending."""
+    if len(cost) > count:
+        some = np.argpartition(cost, count - 1)[:count]
+        return some[np.argsort(cost[some], kind="stable")]
+    return np.argsort(cost, kind="stable")
+
+
+def _thin(frontier: Frontier, most: int) -> Ints:
+    """Numbers of at most so many points: the first, and those where the cost falls most."""
+    if len(frontier.latency) <= most:
+        return np.arange(len(frontier.latency))
+    falls = np.concatenate([[-np.inf], np.diff(frontier.cost)])
+    return np.sort(np.argsort(falls, kind="stable")[:most])
+
+
+def _polish(application: Application, frontiers: Sequence[Frontier], split: _Split) -> None:
+    """Local improvement, in place: slack is offered to every module, then exchanged."""
+    for _ in range(_ROUNDS):
+        before = split.cost
+        for module, own in enumerate(frontiers):
+            room = slack(application, split.budgets, module)
+            if room > split.budgets[module] * (1 + 1e-9):
+                cost, curve = own.within(room)
+                if cost < split.costs[module] * (1 - 1e-12):
+                    split.budgets[module] = curve.latency(room)
+                    split.costs[module], split.curves[module] = cost, curve
+        if len(frontiers) > 1:
+            _exchange(application, split)
+        if split.cost >= before * (1 - 1e-9):
+            break
+
+
+def _exchange(application: Application, split: _Split) -> None:
+    """Move latency between modules along their cost curves, in place, where that saves."""
+    curves, budgets, costs = split.curves, split.budgets, split.costs
+    count = len(curves)
+    for giver, first in itertools.permutations(range(count), 2):
+        if not any(giver in path and first in path for path in application.paths):
+            continue
+        others = [first, *(m for m in range(count) if m not in (giver, first))]
+
+        def outcome(
+            budget: float, giver: int = giver, others: list[int] = others
+        ) -> tuple[float, list[float]]:
+            trial = list(budgets)
+            trial[giver] = budget
+            total = curves[giver].cost(budget)
+            for module in others:
+                if math.isinf(total):
+                    break
+                trial[module] = max(slack(application, trial, module), 0.0)
+                total += curves[module].cost(trial[module])
+            return total, trial
+
+        now = sum(costs)
+        if outcome(budgets[giver] - _PROBE * application.slo_s)[0] >= now * (1 - 1e-12):
+            continue
+        total, trial = _golden(outcome, budgets[giver], application.slo_s)
+        if total < now * (1 - 1e-10):
+            budgets[:] = trial
+            costs[:] = [curve.cost(b) for curve, b in zip(curves, budgets, strict=True)]
+
+
+def _golden(
+    outcome: Callable[[float], tuple[float, list[float]]], around: float, slo_s: float
+) -> tuple[float, list[float]]:
+    """Least outcome below `around`: steps that widen while it falls, then golden sections."""
+    best = outcome(around)
+    high, reach = around, _PROBE * slo_s
+    while True:
+        trial = outcome(around - reach)
+        if trial[0] >= best[0]:
+            low = around - reach
+            break
+        high, best, reach = min(around, around - reach / 4), trial, reach * 4
+        if reach > slo_s:
+            low = around - reach
+            break
+    for _ in range(_STEPS):
+        one, two = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+        first, second = outcome(one), outcome(two)
+        if second[0] <= first[0]:
+            low, best = one, min(best, second, key=lambda o: o[0])
+        else:
+            high, best = two, min(best, first, key=lambda o: o[0])
+    return best
