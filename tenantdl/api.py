@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from tenantdl.bundle.load import LoadedBundle, load_bundle
 from tenantdl.bundle.manifest import Manifest, Plan, Tensor
 from tenantdl.exec.cores import pin
-from tenantdl.exec.denormals import denormals_flushed
 from tenantdl.exec.runner import Runner
 from tenantdl.ids import CoreId
 
@@ -104,7 +103,7 @@ class Model:
         Raises UserError for a missing, unknown, misshaped or mistyped input.
         """
         index = self._plan_for(inputs)
-        with self._lock, denormals_flushed():
+        with self._lock:
             if index not in self._runners:
                 self._runners[index] = Runner(self._bundle, self.manifest.plans[index])
             return self._runners[index].run(inputs)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 import tenantdl
+from tenantdl.bundle.library import Calls, Library
 from tenantdl.compile.pipeline import Summary, compile_model
 
 Array = NDArray[Any]
@@ -95,3 +96,18 @@ def check(net: Net, folder: Path, *, tolerance: float = 2e-6, target: str = "nat
         scale = float(np.max(np.abs(expected), initial=1e-30))
         assert error <= tolerance * scale, f"{name}: {error / scale:.1e} relative"
     return summary
+
+
+def call_kernel(library: Path, symbol: str, *arrays: Array) -> None:
+    """Call one kernel of `library` on aligned copies of `arrays`; the last is the output."""
+    copies = [_aligned(array) for array in arrays]
+    Calls(Library(library), [(symbol, copies)]).run(0, 1)
+    arrays[-1][...] = copies[-1]
+
+
+def _aligned(array: Array) -> Array:
+    space = np.empty(array.nbytes + 64, np.uint8)
+    start = -space.ctypes.data % 64
+    copy = space[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy

@@ -22,7 +22,6 @@ import numpy as np
 
 from tenantdl.bench import cache
 from tenantdl.bench.peers import PEERS, Array, Call, Job, Outputs, on_cores
-from tenantdl.bundle.library import runtime
 from tenantdl.bundle.load import load_bundle, read_manifest
 from tenantdl.errors import UserError
 from tenantdl.exec.cores import pin
@@ -93,9 +92,6 @@ def measure(models: Sequence[str], settings: Settings, notify: Notify) -> Report
         raise UserError(
             f"{max(settings.threads)} threads asked for, {len(everything)} cores usable"
         )
-    runtime()
-    with on_cores(everything):
-        pin(everything)  # the first use fixes the largest pool
     report = Report()
     for name in models:
         try:

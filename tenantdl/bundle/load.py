@@ -13,13 +13,12 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tenantdl.bundle.library import load_library
+from tenantdl.bundle.library import Library
 from tenantdl.bundle.manifest import (
     ALIGNMENT,
     FORMAT,
@@ -38,12 +37,12 @@ ARENA_BYTES_MAX = 64 * 1024**3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedBundle:
-    """A verified bundle. `library[symbol]` is a kernel; `weights` are the bytes of weights.bin,
+    """A verified bundle: kernels in `library`; `weights` are the bytes of weights.bin,
     mapped read-only and shared with every process that maps them (writing is a fault)."""
 
     path: Path
     manifest: Manifest
-    library: Any
+    library: Library
     weights: NDArray[np.uint8]
     _mapping: mmap.mmap | None
 
@@ -61,7 +60,7 @@ def load_bundle(path: str | os.PathLike[str], *, verify: bool = True) -> LoadedB
     weights, mapping = _map_weights(folder / WEIGHTS)
     for plan in manifest.plans:
         _check_plan(plan, weights.size, folder)
-    library = load_library(folder / LIBRARY)
+    library = Library(folder / LIBRARY)
     return LoadedBundle(folder, manifest, library, weights, mapping)
 
 

@@ -2,6 +2,7 @@
 
 Format history
   1  first form: plans (one per batch size or shape bucket) over one library and one weights file.
+  2  libraries hold their own runtime (tenantdl_run), TVM's is not loaded.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST, LIBRARY, WEIGHTS = "manifest.json", "kernels.so", "weights.bin"
 ALIGNMENT = 64
 

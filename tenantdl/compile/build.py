@@ -1,4 +1,4 @@
-"""Kernels → one shared library, by TVM's LLVM backend and the system's C compiler as linker.
+"""Kernels and our C runtime → one shared library, by TVM's LLVM backend and the C compiler.
 
 LLVM takes nearly all the time, one thread a module, so the kernels are dealt to forked processes,
 one a core, each of which writes an object file.
@@ -16,12 +16,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tenantdl.bundle.native import SOURCES
 from tenantdl.compile.operator import Kernel
 from tenantdl.compile.target import CpuTarget
 from tenantdl.errors import ExecutionError, UserError
 from tenantdl.machine import this_machine, usable_cores
 
 KERNELS_A_PROCESS_MIN = 6
+_FLAGS = ("-shared", "-fPIC", "-O2", "-fvisibility=hidden", "-Wl,-Bsymbolic", "-Wl,-z,defs")
 _CROSS_LINKERS = {"x86_64": ("x86_64-linux-gnu-gcc",), "aarch64": ("aarch64-linux-gnu-gcc",)}
 
 
@@ -35,11 +37,7 @@ def build_library(kernels: Iterable[Kernel], target: CpuTarget, path: Path) -> N
     linker = _linker(target)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".objects.") as folder:
         objects = _compile(functions, target, Path(folder))
-        if not functions:
-            source = Path(folder) / "empty.c"
-            source.touch()
-            objects = [source]
-        _link(linker, objects, path)
+        _link(linker, [*objects, *SOURCES], path)
 
 
 def _compile(functions: dict[str, Any], target: CpuTarget, folder: Path) -> list[Path]:
@@ -88,8 +86,8 @@ def _compile_part(functions: dict[str, Any], target: CpuTarget, file: Path) -> N
     built.write_to_file(str(file))
 
 
-def _link(linker: str, objects: list[Path], path: Path) -> None:
-    command = [linker, "-shared", "-fPIC", "-o", str(path), *map(str, objects), "-lm"]
+def _link(linker: str, inputs: list[Path], path: Path) -> None:
+    command = [linker, *_FLAGS, "-o", str(path), *map(str, inputs), "-lm", "-lpthread"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise UserError(f"linking failed: {done.stderr.strip()[-300:]}", where=str(path))

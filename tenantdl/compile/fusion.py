@@ -6,7 +6,7 @@ and reads everything else at the same place, per channel, or as one number.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -178,16 +178,21 @@ def bind_program(context: Context, group: Group, form: Form) -> tuple[Program, t
 
 
 def bind_rows(context: Context, group: Group, columns: int) -> tuple[Program, tuple[str, ...]]:
-    """`bind_program` for a kernel that sees the last few dimensions as rows of `columns` elements:
-    constants of the last dimension alone are repeated to that length."""
+    """`bind_program` for a kernel whose rows of `columns` elements are several last dimensions, or
+    only a part of one: constants of the last dimension are repeated to a row's length, or to the
+    whole output's."""
     program, buffers = bind_program(context, group, "plain")
-    bound = []
-    for operand, name in zip(program.parameters, buffers, strict=True):
+    size = context.type(group.output).size
+    operands, bound = list(program.operands), []
+    numbers = [i for i, operand in enumerate(operands) if operand.access != "scalar"]
+    for number, name in zip(numbers, buffers, strict=True):
         array = context.program.constants.get(name)
-        if operand.access == "channel" and array is not None and array.size < columns:
-            name = context.constant(np.tile(array, columns // array.size))
+        if operands[number].access == "channel" and array is not None and array.size != columns:
+            length = columns if array.size < columns else size
+            name = context.constant(np.tile(array, length // array.size))
+            operands[number] = Operand("channel" if length == columns else "full")
         bound.append(name)
-    return program, tuple(bound)
+    return replace(program, operands=tuple(operands)), tuple(bound)
 
 
 def _operand(

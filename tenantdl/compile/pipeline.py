@@ -265,7 +265,7 @@ def _with_segments(manifest: Manifest, folder: Path, cpu: CpuTarget) -> Manifest
     _write_manifest(manifest, folder)
     if not runs_here:
         return manifest
-    with ThreadPoolExecutor(1) as thread:  # affinity and TVM's pool are a thread's own
+    with ThreadPoolExecutor(1) as thread:  # affinity and core group are a thread's own
         costs = thread.submit(_measured, folder, machine.cores[0]).result()
     plan = msgspec.structs.replace(plan, segments=cut(costs), cost_source="measured")
     return msgspec.structs.replace(manifest, plans=(plan,))

@@ -30,11 +30,7 @@ def measure_ns(runner: Runner) -> list[int]:
     best: list[int] = []
     start = time.perf_counter_ns()
     for _ in range(_MEASURE_RUNS):
-        times = []
-        for function, args in runner.call_functions():
-            begin = time.perf_counter_ns()
-            function(*args)
-            times.append(time.perf_counter_ns() - begin)
+        times = runner.time_ns()
         best = [min(pair) for pair in zip(best, times, strict=True)] if best else times
         if time.perf_counter_ns() - start > _MEASURE_NS_MAX:
             break

@@ -9,17 +9,15 @@ from __future__ import annotations
 import contextlib
 import mmap
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tenantdl.bundle.library import runtime
+from tenantdl.bundle.library import Array, Calls
 from tenantdl.bundle.load import LoadedBundle
 from tenantdl.bundle.manifest import Argument, Plan, Tensor
 from tenantdl.errors import ExecutionError, UserError
-
-Array = NDArray[Any]
+from tenantdl.exec.cores import group
 
 HUGE_PAGE_BYTES = 2 * 1024**2
 
@@ -66,15 +64,14 @@ class Runner:
             view[...] = value
 
     def run_block(self, begin: int, end: int) -> None:
-        """Run segments [begin, end) on the calling thread and its pool."""
+        """Run segments [begin, end) on the calling thread's core group."""
         if begin == end:
             return
         segments = self.plan.segments
         first, last = segments[begin].begin, segments[end - 1].end
         try:
-            for function, args in self._calls[first:last]:
-                function(*args)
-        except RuntimeError as error:
+            self._calls.run(first, last, group().pool(self._bundle.library))
+        except ExecutionError as error:
             raise ExecutionError(f"{self._bundle.manifest.name}: {error}") from error
 
     def outputs(self) -> dict[str, Array]:
@@ -87,37 +84,24 @@ class Runner:
         self.run_block(0, self.segment_count)
         return self.outputs()
 
-    def call_functions(self) -> list[tuple[Any, tuple[Any, ...]]]:
-        """The bound calls, for measuring operators one by one."""
-        return list(self._calls)
+    def time_ns(self) -> list[int]:
+        """Run all calls once; how long each took."""
+        return self._calls.time_ns(group().pool(self._bundle.library))
 
-    def _bind(self) -> list[tuple[Any, tuple[Any, ...]]]:
-        library = self._bundle.library
-        functions: dict[str, Any] = {}
-        tensors: dict[Argument, Any] = {}
-        calls = []
-        for call in self.plan.calls:
-            if call.symbol not in functions:
-                try:
-                    functions[call.symbol] = library[call.symbol]
-                except (AttributeError, KeyError) as error:
-                    raise UserError(
-                        f"kernel {call.symbol} is not in the library", where=str(self._bundle.path)
-                    ) from error
-            for argument in call.args:
-                if argument not in tensors:
-                    tensors[argument] = self._tensor(argument)
-            args = tuple(tensors[argument] for argument in call.args)
-            calls.append((functions[call.symbol], args))
-        return calls
-
-    def _tensor(self, argument: Argument) -> Any:
-        space = self._arena if argument.space == "arena" else self._bundle.weights
-        array = _slice(space, argument.offset, argument.shape, argument.dtype)
-        return runtime().from_dlpack(array)
+    def _bind(self) -> Calls:
+        spaces = {"arena": self._arena, "weights": self._bundle.weights}
+        calls = [
+            (call.symbol, [_argument(spaces[argument.space], argument) for argument in call.args])
+            for call in self.plan.calls
+        ]
+        return Calls(self._bundle.library, calls)
 
     def _view(self, tensor: Tensor) -> Array:
         return _slice(self._arena, tensor.arena_offset, tensor.shape, tensor.dtype)
+
+
+def _argument(space: NDArray[np.uint8], argument: Argument) -> Array:
+    return _slice(space, argument.offset, argument.shape, argument.dtype)
 
 
 def _slice(space: NDArray[np.uint8], offset: int, shape: tuple[int, ...], dtype: str) -> Array:

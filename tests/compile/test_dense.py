@@ -6,10 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tvm
-from nets import Net, check
+from nets import Net, call_kernel, check
 
-from tenantdl.bundle.library import load_library
 from tenantdl.compile.build import build_library
 from tenantdl.compile.kernels.dense import candidates, choose, pack_panels, predicted_cycles
 from tenantdl.compile.kernels.dense_gemm import DenseSchedule, DenseSpec, dense
@@ -63,10 +61,10 @@ def test_chunked_reduction_over_row_blocks(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     x = rng.standard_normal((53, 203), dtype=np.float32)
     weights = rng.standard_normal((203, 90), dtype=np.float32)
-    out = tvm.runtime.tensor(np.full((53, 90), np.nan, np.float32))
-    packed = tvm.runtime.tensor(pack_panels(weights, spec, schedule))
-    load_library(tmp_path / "dense.so")[kernel.key](tvm.runtime.tensor(x), packed, out)
-    np.testing.assert_allclose(out.numpy(), x @ weights, rtol=1e-4, atol=1e-4)
+    out = np.full((53, 90), np.nan, np.float32)
+    packed = pack_panels(weights, spec, schedule)
+    call_kernel(tmp_path / "dense.so", kernel.key, x, packed, out)
+    np.testing.assert_allclose(out, x @ weights, rtol=1e-4, atol=1e-4)
 
 
 def test_packed_panels_are_read_in_order() -> None:

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tvm
-from nets import Net, check
+from nets import Net, call_kernel, check
 
-from tenantdl.bundle.library import load_library
 from tenantdl.compile.build import build_library
 from tenantdl.compile.kernels.embedding import GatherSpec, gather
 from tenantdl.compile.target import parse_target
@@ -51,7 +49,15 @@ def test_foreign_indices_are_clamped(tmp_path: Path) -> None:
     build_library([kernel], target, tmp_path / "gather.so")
     table = np.arange(20, dtype=np.float32).reshape(1, 20)
     indices = np.array([-(2**62), -6, 5, 2**62], np.int64)
-    out = tvm.runtime.tensor(np.zeros((4, 4), np.float32))
-    run = load_library(tmp_path / "gather.so")[kernel.key]
-    run(tvm.runtime.tensor(table), tvm.runtime.tensor(indices), out)
-    np.testing.assert_array_equal(out.numpy()[:, 0], [0, 0, 16, 16])
+    out = np.zeros((4, 4), np.float32)
+    call_kernel(tmp_path / "gather.so", kernel.key, table, indices, out)
+    np.testing.assert_array_equal(out[:, 0], [0, 0, 16, 16])
+
+
+def test_a_vector_spans_rows_of_gathered_elements(tmp_path: Path) -> None:
+    """Frames of a signal times a window: rows of one element, a vector of sixteen."""
+    net = Net()
+    places = net.const(np.arange(15)[:, None] * 8 + np.arange(16)[None, :], np.int64)
+    frames = net.op("Gather", net.input(1, 128), places, axis=1)
+    net.output(net.op("Mul", frames, net.weight(16)))
+    assert check(net, tmp_path).kinds == {"gather": 1}

@@ -6,7 +6,11 @@ through the generic lowering instead of the templates.
 
 from __future__ import annotations
 
+import ctypes
+import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +18,7 @@ import onnx
 import tvm
 import tvm_ffi
 
+from tenantdl.bundle.native import SOURCES
 from tenantdl.compile.frontend import load_graph
 from tenantdl.compile.generic import lower_generic
 from tenantdl.compile.graph import Array, Graph
@@ -24,6 +29,18 @@ from tenantdl.compile.rewrite import rewrite
 from tenantdl.compile.target import CpuTarget, native_target
 
 _ALIGNMENT = 64
+
+
+def _load_runtime() -> None:
+    """What kernels call beside TVM's runtime, where code compiled in memory finds it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "runtime.so"
+        command = ["cc", "-shared", "-fPIC", "-O2", "-fvisibility=hidden", "-o", str(path)]
+        subprocess.run([*command, *map(str, SOURCES), "-lpthread"], check=True)
+        ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+
+
+_load_runtime()
 
 
 class Prepared:

@@ -26,6 +26,7 @@ from tvm.script.ir_builder import tirx as T
 
 from tenantdl.compile.operator import Kernel
 
+PARALLEL_EXTENT = "tenantdl_extent"  # see bundle/native/runtime.c
 Index = Any  # an int or a tirx expression
 Value = Any  # a scalar or vector tirx expression
 
@@ -91,7 +92,10 @@ class Emitter:
 
     def parallel(self, extent: int) -> Any:
         """A loop whose iterations are spread over the thread pool in contiguous chunks."""
-        return _single() if extent == 1 else T.parallel(0, extent)
+        if extent == 1:
+            return _single()
+        T.evaluate(T.call_extern("int32", PARALLEL_EXTENT, T.int32(extent)))
+        return T.parallel(0, extent)
 
     def serial(self, extent: Index) -> Any:
         """An ordinary loop."""
