@@ -144,8 +144,6 @@ def fake_ours(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     )
     monkeypatch.setattr(latency, "read_manifest", lambda _: manifest)
     monkeypatch.setattr(latency, "_open_ours", lambda model, _: lambda: (2 * model.inputs["x"],))
-    monkeypatch.setattr(latency, "runtime", lambda: None)
-    monkeypatch.setattr(latency, "pin", lambda _: None)
     yield
 
 
