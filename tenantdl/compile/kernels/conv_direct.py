@@ -203,6 +203,9 @@ class _Conv:
                     if self.schedule.prefetch_data:
                         y, x = pixels[0]
                         ahead = (y * sh, (x + len(pixels)) * sw + part * every * sw, 0)
+                        if height > 1:  # the next row of tiles
+                            column = x * sw - left + (kw * parts + part) * every
+                            ahead = ((y + 1) * sh + kh * dh - top, column, 0)
                         assert isinstance(spec.data, Packed)
                         e.prefetch(self.data, spec.data.index(n, first + c, *ahead), locality=3)
                     for step in range(every):

@@ -28,12 +28,14 @@ def choose(spec: ConvSpec, target: CpuTarget, cores: int) -> ConvSchedule:
 
 
 def _with_prefetch(spec: ConvSpec, schedule: ConvSchedule, target: CpuTarget) -> ConvSchedule:
-    """Weights are prefetched where each is read by one group only, data where it streams once and
-    a 1×1 kernel leaves no reuse to hide behind."""
+    """Weights are prefetched where each is read by one group only. Data is, where it lies beyond
+    L2 and a kernel of one row leaves no reuse to hide behind, and beyond L1 for other kernels: a
+    tile touches many rows, each for too short a run for the hardware to see where it goes."""
     packed = isinstance(spec.data, Packed)
     height = 1 if is_plane(spec) else spec.rows
     nbytes = 4 * spec.data.batch * spec.data.channels * spec.data.height * spec.data.width
     streams = nbytes > target.caches.l2_bytes * 0.3 and spec.kernel == (1, 1)
+    streams |= nbytes > target.caches.l1d_bytes and spec.kernel[0] > 1
     return replace(
         schedule,
         prefetch_weights=packed and schedule.row_block >= height,
