@@ -29,7 +29,7 @@ from tenantdl.compile.operator import Kernel
 
 def conv2d(spec: ConvSpec, schedule: ConvSchedule) -> Kernel:
     """The kernel: parameters data, weights, bias [O/V][V], operands of the program, output."""
-    spec = spec.simplified()
+    spec = spec.simplified().folded(schedule.fold)
     digest = hashlib.sha256(repr((spec, schedule)).encode()).hexdigest()[:12]
     with Emitter(f"conv2d_{digest}", spec.lanes) as e:
         _Conv(e, spec, schedule).emit()
@@ -228,7 +228,8 @@ class _Conv:
         tiles = sum(run.count for run in even_runs(columns, self.schedule.pixels))
         tiles *= 1 if plane else spec.rows
         every = 1
-        while blocks * every * 2 <= tiles and every < 8:
+        # A little less than all of it rather than twice as much.
+        while blocks * 2 * every <= 1.25 * tiles and every < 8:
             every *= 2
         return every
 

@@ -16,53 +16,65 @@ from tenantdl.compile.target import CpuTarget
 # Bytes a cycle from each level, one core; what streams overlaps with arithmetic only in part.
 _L2_BYTES_A_CYCLE = 40.0
 _L3_BYTES_A_CYCLE = 5.0
+_FOREIGN_BYTES_A_CYCLE = 2.0  # what another core wrote last
 _FMA_LATENCY = 4
 _LOAD_PENALTY = 0.8
 
 
 def choose(spec: ConvSpec, target: CpuTarget, cores: int) -> ConvSchedule:
     """The candidate with the least predicted time on `cores` cores."""
-    spec = spec.simplified()
-    best = min(candidates(spec, target), key=lambda c: predicted_cycles(spec, c, target, cores))
-    return _with_prefetch(spec, best, target)
-
-
-def _with_prefetch(spec: ConvSpec, schedule: ConvSchedule, target: CpuTarget) -> ConvSchedule:
-    """Weights are prefetched where each is read by one group only. Data is, where it lies beyond
-    L2 and a kernel of one row leaves no reuse to hide behind, and beyond L1 for other kernels: a
-    tile touches many rows, each for too short a run for the hardware to see where it goes."""
-    packed = isinstance(spec.data, Packed)
-    height = 1 if is_plane(spec) else spec.rows
-    nbytes = 4 * spec.data.batch * spec.data.channels * spec.data.height * spec.data.width
-    streams = nbytes > target.caches.l2_bytes * 0.3 and spec.kernel == (1, 1)
-    streams |= nbytes > target.caches.l1d_bytes and spec.kernel[0] > 1
-    return replace(
-        schedule,
-        prefetch_weights=packed and schedule.row_block >= height,
-        prefetch_data=packed and streams and not is_plane(spec),
+    return min(
+        candidates(spec, target, cores), key=lambda c: predicted_cycles(spec, c, target, cores)
     )
 
 
-def candidates(spec: ConvSpec, target: CpuTarget) -> list[ConvSchedule]:
+def candidates(spec: ConvSpec, target: CpuTarget, cores: int) -> list[ConvSchedule]:
     """Register tiles that fit the registers × loop orders, in a fixed order."""
-    height = 1 if is_plane(spec) else spec.rows
-    row_blocks = sorted({1, 2, 4, 8, 14, -(-height // 2), height} & set(range(1, height + 1)))
+    spec = spec.simplified()
     found = []
     for blocks in (2, 1, 3, 4, 6, 8, 12):
-        if blocks > spec.out.blocks:
+        pixels_max = min((target.registers - 2 - blocks) // blocks, 28)
+        if blocks > spec.out.blocks or pixels_max < 1:
             continue
-        pixels_max = (target.registers - 2 - blocks) // blocks
-        if pixels_max < 1:
-            continue
-        for rows in row_blocks:
-            found.append(ConvSchedule(blocks, min(pixels_max, 28), rows))
+        # One pixel less can make a better number of tiles, or a shorter loop.
+        for pixels in (pixels_max, pixels_max - 1)[: 2 if pixels_max > 8 else 1]:
+            for fold, rows in _loop_orders(spec, cores):
+                schedule = ConvSchedule(blocks, pixels, rows, fold)
+                found.append(_with_prefetch(spec, schedule, target))
     return found
+
+
+def _loop_orders(spec: ConvSpec, cores: int) -> list[tuple[int, int]]:
+    """(fold, rows of a block): how much of the image each pass over the weights covers."""
+    height = 1 if is_plane(spec) else spec.rows
+    blocks = {1, 2, 4, 8, 14, -(-height // 2), height}
+    orders = [(1, rows) for rows in sorted(blocks & set(range(1, height + 1)))]
+    if spec.rows == 1 and spec.kernel == (1, 1) and spec.stride == (1, 1) and cores > 1:
+        folds = [n for n in range(2, 65) if spec.columns % n == 0 and spec.columns // n >= 12]
+        orders += [(n, 1) for n in folds if n % cores == 0][-4:]
+    return orders
+
+
+def _with_prefetch(spec: ConvSpec, schedule: ConvSchedule, target: CpuTarget) -> ConvSchedule:
+    """Weights are prefetched where each is read by one group only, data where it streams once and
+    a 1×1 kernel leaves no reuse to hide behind."""
+    packed = isinstance(spec.data, Packed)
+    plane = is_plane(spec)
+    height = 1 if plane else spec.folded(schedule.fold).rows
+    nbytes = 4 * spec.data.batch * spec.data.channels * spec.data.height * spec.data.width
+    streams = nbytes > target.caches.l2_bytes * 0.3 and spec.kernel == (1, 1)
+    return replace(
+        schedule,
+        prefetch_weights=packed and schedule.row_block >= height,
+        prefetch_data=packed and streams and not plane,
+    )
 
 
 def predicted_cycles(
     spec: ConvSpec, schedule: ConvSchedule, target: CpuTarget, cores: int
 ) -> float:
     """Cycles of the busiest of `cores` cores."""
+    spec = spec.simplified().folded(schedule.fold)
     out = spec.out
     plane = is_plane(spec)
     height = 1 if plane else spec.rows
@@ -78,7 +90,8 @@ def predicted_cycles(
         for run in even_runs(width, schedule.pixels) if count else ():
             tile = spec.steps * step_cycles(run.size, blocks) + run.size * blocks * 3 + 20
             arithmetic += count * run.count * tile * height * out.batch
-    return (arithmetic + _traffic_cycles(spec, schedule, target, row_blocks)) * share
+    again = _reread_cycles(spec, schedule, target, row_blocks)
+    return (arithmetic + again) * share + _first_touch_cycles(spec, row_blocks, cores)
 
 
 def step_cycles(pixels: int, blocks: int) -> float:
@@ -89,33 +102,46 @@ def step_cycles(pixels: int, blocks: int) -> float:
     return max(products / 2 * (1 + _LOAD_PENALTY * max(0.0, loads - 0.55)), float(_FMA_LATENCY))
 
 
-def _traffic_cycles(
-    spec: ConvSpec, schedule: ConvSchedule, target: CpuTarget, row_blocks: int
-) -> float:
-    """Cycles for bytes that tiles read from beyond L1 under this loop order."""
-    out, lanes = spec.out, spec.lanes
-    weights = out.blocks * lanes * spec.steps * 4
+def _bytes(spec: ConvSpec) -> tuple[int, int]:
+    """Weights, and data of one image."""
     data = 4
     for extent in spec.data.shape[1:]:
         data *= extent
-    group = schedule.blocks * lanes * spec.steps * 4
-    passes = -(-out.blocks // schedule.blocks)
-    block_data = data / row_blocks
+    return 4 * spec.out.blocks * spec.lanes * spec.steps, data
+
+
+def _first_touch_cycles(spec: ConvSpec, row_blocks: int, cores: int) -> float:
+    """Cycles of one core to fetch data and weights for the first time. Tasks run through the images
+    and their rows first, so cores split those if there are enough, and each reads all weights and
+    mostly data that it wrote itself; else they split channels, and each reads all data, most of it
+    from other cores' caches."""
+    weights, data = _bytes(spec)
+    by_rows = spec.out.batch * row_blocks >= cores
+    own = data * spec.out.batch / cores
+    foreign = 0.0 if by_rows else own * (cores - 1)
+    near = own + (weights if by_rows else weights / cores)
+    return near / _L3_BYTES_A_CYCLE + foreign / _FOREIGN_BYTES_A_CYCLE
+
+
+def _reread_cycles(
+    spec: ConvSpec, schedule: ConvSchedule, target: CpuTarget, row_blocks: int
+) -> float:
+    """Cycles for bytes that tiles read again from beyond L1 under this loop order."""
+    weights, data = _bytes(spec)
+    group = schedule.blocks * spec.lanes * spec.steps * 4
+    passes = -(-spec.out.blocks // schedule.blocks)
     # Every group of output channels reads the rows of its block again, from where they still are.
-    data_reads = [(data, None), (data * (passes - 1), block_data)]
+    reads = [(data * (passes - 1), data / row_blocks)]
     # Every block of rows reads all weights again; a group's stay in L1 if they fit.
-    weight_reads = [(weights, None), (weights * (row_blocks - 1), weights)]
+    reads.append((weights * (row_blocks - 1), weights))
     tiles = max(1, spec.rows * spec.columns // schedule.pixels)
     if group > target.caches.l1d_bytes * 0.6:
-        weight_reads.append((weights * max(0, tiles - row_blocks), group))
-    cycles = 0.0
-    for nbytes, resident in (*data_reads, *weight_reads):
-        cycles += out.batch * nbytes / _rate(resident, target)
-    return cycles
+        reads.append((weights * max(0, tiles - row_blocks), group))
+    return spec.out.batch * sum(nbytes / _rate(resident, target) for nbytes, resident in reads)
 
 
-def _rate(resident: float | None, target: CpuTarget) -> float:
-    """Bytes a cycle for a working set of `resident` bytes (None: the first touch)."""
-    if resident is None or resident > target.caches.l2_bytes * 0.6:
+def _rate(resident: float, target: CpuTarget) -> float:
+    """Bytes a cycle for a working set of `resident` bytes."""
+    if resident > target.caches.l2_bytes * 0.6:
         return _L3_BYTES_A_CYCLE
     return 1e9 if resident <= target.caches.l1d_bytes * 0.5 else _L2_BYTES_A_CYCLE

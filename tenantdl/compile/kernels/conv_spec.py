@@ -99,6 +99,12 @@ class ConvSpec:
             )
         return self
 
+    def folded(self, rows: int) -> ConvSpec:
+        """One row of pixels seen as `rows` rows, which it must divide into; `self` for 1."""
+        if rows == 1:
+            return self
+        return self._seen(lambda layout: replace(layout, height=rows, width=layout.width // rows))
+
     def _seen(self, view: Callable[[Packed], Packed]) -> ConvSpec:
         """Every layout through `view`; operands of one pixel stay."""
         operands = tuple(
@@ -118,11 +124,13 @@ class ConvSpec:
 class ConvSchedule:
     """Knobs. `blocks` × `pixels`: the register tile; `row_block`: rows of the image for which all
     output channels are computed before the next rows (1: data stays in L1, height: weights do).
+    `fold`: a convolution of one long row is computed as that many rows.
     `prefetch_weights`: ask for the next group's; `prefetch_data`: for the next tile's pixels."""
 
     blocks: int
     pixels: int
     row_block: int
+    fold: int = 1
     prefetch_weights: bool = False
     prefetch_data: bool = False
 
