@@ -5,6 +5,7 @@ from __future__ import annotations
 from tenantdl.compile.context import Context
 from tenantdl.compile.fusion import plan_groups
 from tenantdl.compile.graph import Graph, Node
+from tenantdl.compile.kernels.chain_lower import merge_chains
 from tenantdl.compile.kernels.convert import copy_kernel
 from tenantdl.compile.kernels.layout import NO_BORDER
 from tenantdl.compile.memory import resolve
@@ -18,7 +19,7 @@ def lower(graph: Graph, target: CpuTarget, cores: int) -> Program:
     Raises UserError naming the node that nothing can run.
     """
     context = Context(graph, target, cores, {})
-    planned = plan_groups(context)
+    planned = merge_chains(context, plan_groups(context))
     _inherit_borders(context)
     pending: list[Node] = []
     for entry in planned:

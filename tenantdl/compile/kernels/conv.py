@@ -158,20 +158,26 @@ def _lower(context: Context, group: Group) -> None:
         kind = "conv2d"
         packed = pack_planar(weights, lanes) if planar else pack_weights(weights, lanes)
         kernel = conv2d(spec, choose(spec, context.target, context.cores))
-    bias = context.constant(_bias(context, node, geometry.outputs))
+    bias = context.constant(bias_vector(context, node, geometry.outputs))
     args = (source, context.constant(packed), bias, *operands, out_name)
-    context.emit(group.name, kind, kernel, args, flops=_flops(context, node))
+    context.emit(group.name, kind, kernel, args, flops=flops(context, node))
 
 
-def _flops(context: Context, node: Node) -> int:
+def flops(context: Context, node: Node) -> int:
+    """Floating-point operations of a Conv node."""
     w = context.type(node.inputs[1])
     return 2 * context.type(node.outputs[0]).size * (w.size // w.shape[0])
 
 
+def reads_planar(context: Context, value: str, geometry: Geometry) -> bool:
+    """Whether the convolution reads its input as a row-major image: a stem."""
+    plain = context.forms.get(value, "plain") == "plain"
+    return plain and geometry.channels <= PLANAR_CHANNELS_MAX and geometry.groups == 1
+
+
 def _data(context: Context, value: str, geometry: Geometry) -> tuple[str, Packed | Planar]:
     """The convolution's input: packed, or planar for a stem on a row-major image."""
-    plain = context.forms.get(value, "plain") == "plain"
-    if not plain or geometry.channels > PLANAR_CHANNELS_MAX or geometry.groups > 1:
+    if not reads_planar(context, value, geometry):
         return context.packed(value)
     shape = context.type(value).shape
     batch, channels, *image = shape
@@ -182,7 +188,8 @@ def _data(context: Context, value: str, geometry: Geometry) -> tuple[str, Packed
     return context.planar(value, layout), layout
 
 
-def _bias(context: Context, node: Node, outputs: int) -> Array:
+def bias_vector(context: Context, node: Node, outputs: int) -> Array:
+    """The bias of a Conv node as [O/V][V], zeros if there is none."""
     present = len(node.inputs) > 2 and bool(node.inputs[2])
     vector = context.graph.constants[node.inputs[2]] if present else np.zeros(outputs, np.float32)
     return pad_channels(vector, context.target.lanes)

@@ -187,7 +187,8 @@ class _Conv:
         first = 0 if spec.groups == 1 else self._group_offset(block)
         height, width = spec.kernel
         if planar:
-            with e.serial(spec.data.channels) as c, e.serial(height) as kh, e.serial(width) as kw:
+            # Columns outermost: neighbours share scalars, which the compiler would keep and spill.
+            with e.serial(width) as kw, e.serial(height) as kh, e.serial(spec.data.channels) as c:
                 self._step(at(c, 0, kh, kw), (c, kh, kw), block, accumulators, pixels)
             return
         every = self._prefetch_interval(len(accumulators))

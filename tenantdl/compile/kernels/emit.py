@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tvm import tirx
+from tvm.ir import PointerType, PrimType
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
@@ -101,6 +102,12 @@ class Emitter:
         """An ordinary loop."""
         return _single() if isinstance(extent, int) and extent == 1 else T.serial(0, extent)
 
+    def view(self, buffer: Any, index: Sequence[Index], shape: Sequence[int]) -> Any:
+        """A buffer of `shape` that begins at `index` of an input that the kernel only reads: one
+        pointer for all that is read nearby. Stores through it, or to `buffer`, go unseen."""
+        pointer = T.bind(T.address_of(buffer[tuple(index)]), PointerType(PrimType("float32")))
+        return T.decl_buffer(tuple(shape), "float32", data=pointer)
+
     @contextmanager
     def when(self, condition: Any) -> Iterator[None]:
         """Statements that run only if `condition` holds."""
@@ -118,6 +125,15 @@ class Emitter:
     def bind(self, value: Value) -> Value:
         """Compute `value` once, here."""
         return value if isinstance(value, (int, float)) else T.bind(value)
+
+    def integer(self, value: Index) -> Index:
+        """An int32 computed once and hidden from TVM's simplifier, which would carry its formula
+        into every index and then take seconds over them."""
+        if isinstance(value, int):
+            return value
+        slot = Register(1, "int32")
+        slot.set(value)
+        return self.bind(slot.get())
 
     def splat(self, value: Value, lanes: int | None = None) -> Value:
         """A scalar in every lane."""
