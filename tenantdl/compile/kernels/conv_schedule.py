@@ -36,6 +36,8 @@ def candidates(spec: ConvSpec, target: CpuTarget, cores: int) -> list[ConvSchedu
         pixels_max = min((target.registers - 2 - blocks) // blocks, 28)
         if blocks > spec.out.blocks or pixels_max < 1:
             continue
+        if spec.groups > 1 and spec.out.blocks // spec.groups % blocks:
+            continue  # a register tile stays within a group
         # One pixel less can make a better number of tiles, or a shorter loop.
         for pixels in (pixels_max, pixels_max - 1)[: 2 if pixels_max > 8 else 1]:
             for fold, rows in _loop_orders(spec, cores):
