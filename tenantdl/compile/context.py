@@ -7,6 +7,7 @@ for the form that does not exist yet gets a conversion inserted. Producers ask w
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -48,7 +49,9 @@ class Group:
 
 
 class Context:
-    """State of one lowering. `forms[value]` is the form its producer writes."""
+    """State of one lowering. `forms[value]`: the form its producer writes; `borders`: what its
+    readers need around it; `placements`: its concatenation and first block there; `views`: the
+    packed value that it is the same memory as."""
 
     def __init__(self, graph: Graph, target: CpuTarget, cores: int, forms: dict[str, Form]) -> None:
         self.graph = graph
@@ -57,9 +60,11 @@ class Context:
         self.forms = forms
         self.borders: dict[str, Border] = {}
         self.placements: dict[str, tuple[str, int]] = {}
+        self.views: dict[str, str] = {}
         self.program = Program([], {}, {}, list(graph.inputs), list(graph.outputs))
         self._plain: dict[str, str] = {}
         self._packed: dict[str, tuple[str, Packed]] = {}
+        self._deferred: dict[str, Callable[[bool], bool]] = {}
         self._temporaries = 0
         for name in graph.inputs:
             self._plain[name] = self.declare(name, graph.types[name])
@@ -79,6 +84,8 @@ class Context:
         if value not in self._plain:
             if value in self.graph.constants:
                 self._plain[value] = self.constant(self.graph.constants[value])
+            elif value not in self._packed and value in self._deferred:
+                self._deferred[value](False)
             else:
                 name, layout = self._packed[value]
                 if _same_bytes(layout):
@@ -91,6 +98,8 @@ class Context:
 
     def packed(self, value: str) -> tuple[str, Packed]:
         """Buffer and layout of the packed value; packed on demand."""
+        if value not in self._packed and value not in self._plain and value in self._deferred:
+            self._deferred[value](True)
         if value not in self._packed:
             source = self.plain(value)
             name, layout = self.new_packed(value)
@@ -107,6 +116,11 @@ class Context:
         """Declare the row-major buffer that the caller will write `value` to."""
         self._plain[value] = self.declare(value, self.type(value))
         return self._plain[value]
+
+    def defer(self, value: str, write: Callable[[bool], bool]) -> None:
+        """`value` is written when it is first read: `write(packed)` does so and says whether it
+        could. Row-major it always can."""
+        self._deferred[value] = write
 
     def alias_plain(self, value: str, source: str) -> None:
         """`value` is the row-major buffer `source` seen with another shape."""

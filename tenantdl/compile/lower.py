@@ -34,7 +34,13 @@ def lower(graph: Graph, target: CpuTarget, cores: int) -> Program:
 
 
 def _inherit_borders(context: Context) -> None:
-    """A value inside a concatenation has the border of the whole, which serves all readers."""
+    """A value inside a concatenation has the border of the whole, which serves all readers; a
+    packed value has the borders that its views need."""
+    for view, value in reversed(context.views.items()):
+        border = context.borders.get(view, NO_BORDER)
+        if context.layout_of(view).height != context.layout_of(value).height:
+            border = border.turned()
+        context.borders[value] = context.borders.get(value, NO_BORDER).union(border)
     for value in context.placements:
         root = value
         while root in context.placements:

@@ -251,3 +251,30 @@ def test_means_over_images_are_pooling() -> None:
     net.output(net.op("ReduceMean", net.input(*IMAGE), net.const((-1, 2), np.int64)))
     net.output(net.op("ReduceMean", net.input(*IMAGE), net.const((2, 3), np.int64), keepdims=0))
     assert _ops(net) == {"GlobalAveragePool": 1, "ReduceMean": 1}
+
+
+def test_one_hot_rows(tmp_path: Path) -> None:
+    """A product with one-hot rows is a Gather, indices outside the table give zeros."""
+    net = Net()
+    net.inputs["tokens"] = np.array([[0, 1, 9, -1, 10, -7, 300]], np.int32)
+    column = net.op("Reshape", "tokens", net.const([1, 7, 1], np.int64))
+    equal = net.op("Equal", column, net.const(np.arange(10).reshape(1, 1, 10), np.int32))
+    rows = net.op("MatMul", net.op("Cast", equal, to=1), net.weight(10, 24))
+    net.output(net.op("Relu", net.op("Add", rows, net.weight(24))))
+    assert _ops(net).get("Gather") == 1
+    assert "MatMul" not in _ops(net)
+    check(net, tmp_path)
+
+
+def test_reshapes_go_behind_activations(tmp_path: Path) -> None:
+    """What follows a reshape of a convolution fuses with it; a slice of everything goes."""
+    net = Net()
+    y = net.op("Conv", net.input(1, 24, 30, 1), net.weight(40, 24, 5, 1))
+    ends = [net.const([value], np.int64) for value in (0, 99, 2, 1)]
+    y = net.op("Squeeze", net.op("Slice", y, *ends), net.const([3], np.int64))
+    y = net.op("Add", y, net.weight(1, 40, 1))
+    net.output(net.op("GlobalMaxPool", net.op("Sigmoid", y)))
+    graph = _rewritten(net)
+    assert [node.op for node in graph.nodes] == ["Conv", "Sigmoid", "Reshape", "GlobalMaxPool"]
+    summary = check(net, tmp_path)
+    assert "elementwise" not in summary.kinds

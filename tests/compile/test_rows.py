@@ -10,7 +10,7 @@ from nets import call_kernel
 
 from tenantdl.compile.build import build_library
 from tenantdl.compile.kernels.emit import Emitter
-from tenantdl.compile.kernels.rows import pieces
+from tenantdl.compile.kernels.runs import pieces
 from tenantdl.compile.kernels.tiles import transposed
 from tenantdl.compile.target import parse_target
 

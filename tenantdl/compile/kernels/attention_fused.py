@@ -15,7 +15,8 @@ from typing import Any
 from tvm.script.ir_builder import tirx as T
 
 from tenantdl.compile.kernels.emit import Emitter, Index, Register, Value
-from tenantdl.compile.kernels.rows import KERNELS_KEPT, cases, loops, part, pieces
+from tenantdl.compile.kernels.rows import KERNELS_KEPT, cases, loops, part
+from tenantdl.compile.kernels.runs import pieces
 from tenantdl.compile.kernels.tiles import multiply, transposed
 from tenantdl.compile.kernels.vmath import VectorMath
 from tenantdl.compile.operator import Kernel

@@ -9,7 +9,10 @@ from tvm.script.ir_builder import tirx as T
 
 from tenantdl.compile.kernels.emit import Emitter
 from tenantdl.compile.kernels.layout import Packed, Planar
+from tenantdl.compile.kernels.runs import pieces
 from tenantdl.compile.operator import Kernel
+
+_STRIP = 64  # pixels of a parallel task
 
 
 def pack_kernel(layout: Packed, shape: tuple[int, ...]) -> Kernel:
@@ -87,6 +90,49 @@ def _row(
         if way == "pack":
             for lane in range(channels, lanes):
                 T.buffer_store(packed, T.float32(0), list(layout.index(n, block, y, x, lane)))
+
+
+def last_kernel(way: str, layout: Packed, shape: tuple[int, ...]) -> Kernel:
+    """Between a row-major tensor of `shape` with channels last and a packed one: `way` is "pack"
+    or "unpack". Vectors are copied; missing channels become zero."""
+    digest = hashlib.sha256(repr((way, "last", layout, shape)).encode()).hexdigest()[:12]
+    lanes, channels = layout.lanes, layout.channels
+    pixels = (layout.batch, layout.height, layout.width, channels)
+    with Emitter(f"{way}_{digest}", lanes) as e:
+        if way == "pack":
+            plain, packed = e.param("plain", pixels), e.param("packed", layout.shape)
+        else:
+            packed, plain = e.param("packed", layout.shape), e.param("plain", pixels)
+
+        def copy(block: Any, at: tuple[Any, Any, Any], lane: int, count: int) -> None:
+            place = layout.index(at[0], block, at[1], at[2], lane)
+            row = (*at, block * lanes + lane)
+            if way == "pack":
+                e.store(packed, place, e.load(plain, row, count), count)
+            else:
+                e.store(plain, row, e.load(packed, place, count), count)
+
+        whole, rest = divmod(channels, lanes)
+        rows = layout.batch * layout.height
+        strips = -(-layout.width // _STRIP)
+        with e.parallel(rows * strips) as task:
+            n, y, x0 = (
+                task // strips // layout.height,
+                task // strips % layout.height,
+                task % strips,
+            )
+            extent = T.min(_STRIP, layout.width - x0 * _STRIP)
+            with e.serial(extent) as dx:
+                at = (n, y, x0 * _STRIP + dx)
+                with e.serial(whole) as block:
+                    copy(block, at, 0, lanes)
+                for lane, count in pieces(rest, lanes):
+                    copy(whole, at, lane, count)
+                if rest and way == "pack":
+                    for lane, count in pieces(-channels % lanes, lanes):
+                        empty = layout.index(at[0], whole, at[1], at[2], rest + lane)
+                        e.store(packed, empty, e.splat(0.0, count), count)
+    return e.kernel()
 
 
 def copy_kernel(shape: tuple[int, ...], dtype: str) -> Kernel:

@@ -35,6 +35,10 @@ class Border:
             max(self.right, other.right),
         )
 
+    def turned(self) -> Border:
+        """The border of the transposed image."""
+        return Border(self.left, self.top, self.right, self.bottom)
+
 
 NO_BORDER = Border()
 
@@ -83,10 +87,16 @@ class Packed:
         """One pixel wide, nothing to its left or right."""
         return self.width == 1 and not self.border.left and not self.border.right
 
+    @property
+    def is_line(self) -> bool:
+        """One row or column, with a border at its ends only."""
+        border = self.border
+        return self.is_column or (self.height == 1 and not border.top and not border.bottom)
+
     def turned(self) -> Packed:
-        """The same memory with the column as a row. Needs `is_column`."""
-        border = Border(0, self.border.top, 0, self.border.bottom)
-        return replace(self, height=1, width=self.height, border=border)
+        """The same memory with the column as a row, or the row as a column. Needs `is_line`."""
+        border = self.border.turned()
+        return replace(self, height=self.width, width=self.height, border=border)
 
     def flattened(self) -> Packed:
         """The same memory seen as one row of height · width pixels. Needs `contiguous`."""

@@ -18,7 +18,8 @@ from tenantdl.compile.context import Context, Form, Group
 from tenantdl.compile.graph import Node
 from tenantdl.compile.kernels.emit import Emitter, Index, Register, Value
 from tenantdl.compile.kernels.registry import Template
-from tenantdl.compile.kernels.rows import KERNELS_KEPT, pieces, reduce_row, spread
+from tenantdl.compile.kernels.rows import KERNELS_KEPT, reduce_row, spread
+from tenantdl.compile.kernels.runs import pieces
 from tenantdl.compile.kernels.vmath import VectorMath
 from tenantdl.compile.operator import Kernel
 

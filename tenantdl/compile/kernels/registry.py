@@ -53,13 +53,14 @@ def templates() -> dict[str, tuple[Template, ...]]:
         reduce,
         resize,
         softmax,
+        transpose,
         view,
     )
 
     table: dict[str, tuple[Template, ...]] = {}
     vision = (conv_narrow, conv, conv_transpose, pool, resize)
     transformers = (dense, matmul, attention, normalization, softmax, reduce, embedding)
-    for family in (*vision, *transformers, concat, view, elementwise):
+    for family in (*vision, *transformers, concat, transpose, view, elementwise):
         for op, template in family.TEMPLATES.items():
             table[op] = (*table.get(op, ()), template)
     return table

@@ -15,7 +15,7 @@ from tvm.script.ir_builder import tirx as T
 
 from tenantdl.compile.kernels.emit import Emitter, Index, Register, Value
 from tenantdl.compile.kernels.epilogue import Program
-from tenantdl.compile.kernels.runs import even_runs
+from tenantdl.compile.kernels.runs import even_runs, pieces
 from tenantdl.compile.kernels.vmath import VectorMath
 
 _PARALLEL_ELEMENTS_MIN = 8192
@@ -95,17 +95,6 @@ class RowProgram:
             return self._e.load(self._buffers[i], index, lanes)
 
         return self._program.apply(math, value, load)
-
-
-def pieces(count: int, lanes: int) -> list[tuple[int, int]]:
-    """`count` elements as (start, length) of vectors: whole ones, then falling powers of two."""
-    cut, start, length = [], 0, lanes
-    while start < count:
-        while start + length <= count:
-            cut.append((start, length))
-            start += length
-        length //= 2
-    return cut
 
 
 def part(e: Emitter, value: Value, start: int, lanes: int) -> Value:

@@ -24,3 +24,14 @@ def even_runs(extent: int, size_max: int) -> list[Run]:
     if small and tiles > larger:
         runs.append(Run(tiles - larger, small, larger * (small + 1)))
     return runs
+
+
+def pieces(count: int, lanes: int) -> list[tuple[int, int]]:
+    """`count` elements as (start, length) of vectors: whole ones, then falling powers of two."""
+    cut, start, length = [], 0, lanes
+    while start < count:
+        while start + length <= count:
+            cut.append((start, length))
+            start += length
+        length //= 2
+    return cut

@@ -1,6 +1,8 @@
 """Pattern rewrites of the graph: what exporters spread over many nodes becomes one again.
 
 identities.py     nodes that do nothing, and plainer names for some that do
+reshapes.py       reshapes go behind what fuses with a convolution
+one_hot.py        products with one-hot rows as Gather
 gemm.py           Gemm as MatMul and Add
 activations.py    Silu, HardSigmoid, HardSwish
 gelu.py           GELU, from erf or tanh
@@ -29,8 +31,10 @@ from tenantdl.compile.rewrite import (
     group_norm,
     identities,
     layer_norm,
+    one_hot,
     pad,
     projections,
+    reshapes,
     scale_bias,
 )
 from tenantdl.compile.rewrite.edit import Editor
@@ -42,6 +46,8 @@ ROUNDS_MAX = 20  # of all patterns; every known model needs four or fewer
 # Operator of the node that ends a pattern → the patterns to try there, in this order.
 _FAMILIES = (
     identities,
+    reshapes,
+    one_hot,
     gemm,
     batch_norm,
     group_norm,
