@@ -90,7 +90,8 @@ class TenantSection(_Section, frozen=True):
     bundle's). `share` of the load's rate, or its own `rate`. Lower `priority` goes first.
     `queue_max`: requests inside at once; `arenas`: of them under way at once; `timeout_ms`: after
     so long an unfinished request is refused (default: 10 times its QoS, at least 1 s). `inputs`:
-    an .npz for the load (default: seeded random)."""
+    an .npz for the load (default: seeded random). `profile`: which published profile
+    stands for the bundle in a simulation (default: the bundle's own segments)."""
 
     name: Name
     bundle: str
@@ -103,6 +104,7 @@ class TenantSection(_Section, frozen=True):
     arenas: Annotated[int, Meta(ge=1, le=64)] = 4
     timeout_ms: Positive | None = None
     inputs: str | None = None
+    profile: Name | None = None
 
 
 class Workload(_Section, frozen=True):

@@ -14,7 +14,7 @@ from tenantdl.errors import InvariantError
 from tenantdl.ids import LaneId, ModelId, RequestId, TenantId
 from tenantdl.sched.config import SchedulerConfig, TenantSpec
 from tenantdl.sched.cores import CoreMap
-from tenantdl.sched.costs import PlanCosts
+from tenantdl.sched.costs import UNDISTURBED, PlanCosts
 from tenantdl.sched.messages import Launch, LaunchId
 from tenantdl.sched.queue import RankedQueue, RankFunction
 from tenantdl.sched.request import Request, State
@@ -23,6 +23,8 @@ from tenantdl.units import SECOND, Ns
 _NEVER = Ns(0)
 # Answers that a tenant's lateness is judged by.
 _LATENESS_LENGTH = 64
+# Of a block's implied pressure, in the interference level.
+_LEVEL_WEIGHT = 16
 
 
 @dataclass(slots=True)
@@ -40,6 +42,7 @@ class Lane:
     masks: dict[LaunchId, int] = field(default_factory=dict)
     held: int = 0
     pressure: int = 0
+    sensitivity: int = 0
 
 
 @dataclass(slots=True)
@@ -91,6 +94,9 @@ class Book:
         self.expiry = RankedQueue(lambda request: (request.expires, request.seq))
         self.counts = Counts()
         self.pressure = 0
+        self.level = 0
+        self.sensitivity = 0
+        self.now = _NEVER
         self.wakeup: Ns | None = None
         self._spent_at = 0
         self._costs = {
@@ -114,6 +120,7 @@ class Book:
         """`lane` holds other launches than before: what of the cores is free now."""
         freed = self.free | lane.held
         self.pressure -= lane.pressure
+        self.sensitivity -= lane.sensitivity
         orders = [lane.running, *lane.pending] if lane.running else lane.pending
         held = 0
         for order in orders:
@@ -123,13 +130,16 @@ class Book:
         lane.held = held
         self.free = freed & ~held & self.ready
         if not orders:
-            lane.pressure = 0
+            lane.pressure = lane.sensitivity = 0
             self.busy.pop(lane.id, None)
             return
         newest = orders[-1]
         request = self.requests[newest.request]
-        lane.pressure = request.costs.pressures[newest.variant] * len(newest.cores)
+        lane.pressure = request.costs.exerts(newest.variant, len(newest.cores))
         self.pressure += lane.pressure
+        slope = request.costs.slowdown(newest.variant, UNDISTURBED) - UNDISTURBED
+        lane.sensitivity = slope * len(newest.cores)
+        self.sensitivity += lane.sensitivity
         self.busy[lane.id] = lane
 
     def set_ready(self, lane: Lane, ready: bool) -> None:
@@ -150,6 +160,15 @@ class Book:
     def pressure_on(self, own: int) -> int:
         """What all launches but one of pressure `own` exert, in 1/1000 of a full machine."""
         return (self.pressure - own) // self.cores_max
+
+    def sense(self, costs: PlanCosts, variant: int, expected: int, elapsed: int) -> None:
+        """A block that takes `expected` ns undisturbed took `elapsed`: the machine's interference
+        level moves towards the pressure at which it would have."""
+        full = costs.slowdown(variant, UNDISTURBED) - UNDISTURBED
+        if full > 0:
+            slower = elapsed * UNDISTURBED // max(1, expected) - UNDISTURBED
+            implied = max(0, min(UNDISTURBED, slower * UNDISTURBED // full))
+            self.level += (implied - self.level) // _LEVEL_WEIGHT
 
     def spend(self, tenant: Tenant, core_time: int, now: Ns) -> None:
         """`tenant` has used so much core time (ns)."""

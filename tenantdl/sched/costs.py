@@ -102,7 +102,6 @@ class PlanCosts:
         known = spec.variants[0].cores
         self.counts = tuple(c for c in known if c <= cores_max) or known[:1]
         self.variants = len(spec.variants)
-        self.pressures = tuple(variant.pressure for variant in spec.variants)
         self._slowdowns = [variant.slowdowns for variant in spec.variants]
         self._index = [max(0, bisect_right(self.counts, c) - 1) for c in range(cores_max + 1)]
         self._tables = [
@@ -111,6 +110,12 @@ class PlanCosts:
         ]
         self._fastest = self._find_fastest()
         self._observed = 0
+        # Traffic follows the work that is done, not the cores that are held.
+        least = [table[0].remaining(0) * self.counts[0] for table in self._tables]
+        self._exerts = [
+            [variant.pressure * least[v] // table.remaining(0) for table in self._tables[v]]
+            for v, variant in enumerate(spec.variants)
+        ]
 
     @property
     def count(self) -> int:
@@ -140,6 +145,18 @@ class PlanCosts:
         low = min(place // UNDISTURBED, steps - 1)
         part = place - low * UNDISTURBED
         return levels[low] + (levels[low + 1] - levels[low]) * part // UNDISTURBED
+
+    def best_variant(self, cores: int, begin: int, pressure: int) -> int:
+        """The variant that would finish first on `cores` at `pressure`."""
+        return min(
+            range(self.variants),
+            key=lambda v: self.at(v, cores).remaining(begin) * self.slowdown(v, pressure),
+        )
+
+    def exerts(self, variant: int, cores: int) -> int:
+        """Pressure of `variant` on `cores`, in 1/1000 of what one core with the most demanding
+        variant exerts: its speed-up counts, not its cores."""
+        return self._exerts[variant][self._index[cores]]
 
     def learn(self, variant: int, slowdowns: tuple[int, ...]) -> None:
         """A predictor's new table of slowdowns, in 1/1000, at evenly spaced pressures."""

@@ -69,10 +69,13 @@ def candidates(book: Book) -> list[Request]:
 
 
 def place(
-    book: Book, rank: RankFunction, want: WantFunction, *, in_order: bool = False
+    book: Book,
+    rank: RankFunction,
+    want: WantFunction,
+    holds: Callable[[Request], bool] | None = None,
 ) -> Iterator[Choice]:
-    """Start candidates on free cores, best rank first. `in_order`: nobody overtakes one who does
-    not get what it wants."""
+    """Start candidates on free cores, best rank first. `holds`: whether those behind have to wait
+    when one does not get what it wants."""
     if not book.free:
         return
     heap = [(rank(request), request) for request in candidates(book)]
@@ -89,7 +92,7 @@ def place(
             head = book.tenants[request.tenant].queue.head
             if waited and head and book.has_arena(head):
                 heapq.heappush(heap, (rank(head), head))
-        elif in_order:
+        elif holds and holds(request):
             return
 
 

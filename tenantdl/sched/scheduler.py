@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from tenantdl.errors import InvariantError
 from tenantdl.ids import LaneId, RequestId
-from tenantdl.sched.book import Book, Lane
+from tenantdl.sched.book import Book, Counts, Lane
 from tenantdl.sched.check import check
 from tenantdl.sched.config import SchedulerConfig
 from tenantdl.sched.messages import (
@@ -53,7 +53,7 @@ class Scheduler:
         """Take `event` in at time `now` (which never goes back) and say what to do."""
         if now < self._now:
             raise InvariantError(f"time went back from {self._now} to {now}")
-        self._now = now
+        self._now = self._book.now = now
         self._out = []
         match event:
             case RequestArrived():
@@ -97,6 +97,10 @@ class Scheduler:
         """Raise InvariantError unless all requests, arenas and launches are accounted for."""
         check(self._book)
 
+    def counts(self) -> Counts:
+        """What was done so far."""
+        return self._book.counts
+
     def live(self) -> dict[RequestId, State]:
         """The state of every request that is not answered yet."""
         return {request.id: request.state for request in self._book.requests.values()}
@@ -125,6 +129,8 @@ class Scheduler:
             raise request.broken(f"lane {lane.id} reports segments {event.begin}:{event.end}")
         book, costs, size = self._book, request.costs, len(launch.cores)
         pressure = book.pressure_on(lane.pressure)
+        expected = costs.at(launch.variant, size).between(event.begin, event.end)
+        book.sense(costs, launch.variant, expected, event.elapsed)
         costs.observe(launch.variant, size, event.begin, event.end, event.elapsed, pressure)
         book.spend(book.tenants[request.tenant], event.elapsed * size, self._now)
         request.progress = event.end

@@ -6,6 +6,15 @@ events, and are made of the same moves (`placing`).
 
   model-fcfs        whole models in the order of arrival, each on the cores its target needs
   edf               the same by deadline, preempted at ends of blocks; hopeless requests go last
+  layerwise         every segment on the cores that its part of the target needs
+  fixed-block(k)    the same for blocks of k segments
+  static-partition  fixed cores a tenant, searched for the load
+  thin-instances    the same with several narrow instances a tenant (Packrat)
+  planaria          all cores shared out anew whenever a request comes or goes
+  prema             one request at a time on the whole machine, with tokens
+  parties           cores a tenant follow its latency, every 0.1 s
+  veltair           adaptive blocks and versions, by the paper's prose; also its halves, veltair-as
+                    (scheduling) and veltair-ac (versions), and its printed rule, veltair-literal
 """
 
 from __future__ import annotations
@@ -17,7 +26,7 @@ from typing import NamedTuple
 from tenantdl.errors import UserError
 from tenantdl.sched.book import Book
 from tenantdl.sched.placing import Decide, arrival, urgency
-from tenantdl.sched.policies import order
+from tenantdl.sched.policies import blocks, joint, order, partition, planaria
 from tenantdl.sched.queue import RankFunction
 
 
@@ -33,6 +42,18 @@ class Policy(NamedTuple):
 POLICIES: dict[str, Policy] = {
     "model-fcfs": Policy(arrival, order.model_fcfs),
     "edf": Policy(urgency, order.edf),
+    "layerwise": Policy(arrival, blocks.layerwise),
+    "fixed-block": Policy(arrival, blocks.fixed_block, parameter=6),
+    "static-partition": Policy(arrival, partition.static_partition),
+    "thin-instances": Policy(arrival, partition.thin_instances),
+    "planaria": Policy(arrival, planaria.planaria),
+    "prema": Policy(arrival, planaria.prema),
+    "parties": Policy(arrival, partition.parties),
+    "veltair-literal": Policy(arrival, blocks.veltair_literal),
+    "veltair-as": Policy(arrival, blocks.veltair_as),
+    "veltair-ac": Policy(arrival, planaria.veltair_ac),
+    "veltair": Policy(arrival, blocks.veltair),
+    "tenantdl": Policy(urgency, joint.tenantdl),
 }
 DEFAULT = "edf"
 _NAME = re.compile(r"([a-z-]+)(?:\((\d{1,6})\))?")

@@ -25,7 +25,7 @@ def model_fcfs(book: Book, parameter: int) -> Decide:
     want = whole_model(book)
 
     def decide(now: Ns) -> Iterator[Choice]:
-        yield from place(book, arrival, want, in_order=True)
+        yield from place(book, arrival, want, lambda request: True)
         yield from take_over(book, arrival, want, preempts=False)
 
     return decide
@@ -50,7 +50,8 @@ def whole_model(book: Book) -> WantFunction:
 
     def want(request: Request, begin: int, available: int) -> Want | None:
         costs = request.costs
-        cores = needs(costs, Ns(request.deadline - request.arrived)).average
+        slowdown = costs.slowdown(0, book.level)
+        cores = needs(costs, Ns(request.deadline - request.arrived), 0, slowdown).average
         return Want(cores, costs.at(0, cores).block_ends(begin, blocks_max), least=cores)
 
     return want

@@ -1,0 +1,137 @@
+"""tenantdl's own policy: cores, variant, end of block and start, chosen together.
+
+For a request with `slack` until its deadline, every (variant v, cores c) there are costs for is
+weighed by the core time that it takes, of its own and of others:
+
+    finish(v, c) = remaining(v, c) · slowdown(v, pressure now) + resize + migration
+    price(v, c)  = c · finish · (1 + exerted(v, c)/c · sensitivity of what runs now)
+
+The cheapest choice that finishes within a safe part of the slack is taken: core time is what is
+scarce, so deadlines are met with as little of it as possible. Cores that nobody waits for widen the
+choice as long as that costs little more core time. Requests are served by deadline; those that
+cannot be in time go last; tenants over their share go after those under it while both wait. A wide
+request that is about to become late holds back cores from those behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tenantdl.ids import TenantId
+from tenantdl.sched.book import Book
+from tenantdl.sched.costs import UNDISTURBED
+from tenantdl.sched.placing import Choice, Decide, Want, place, take_over, urgency
+from tenantdl.sched.queue import Rank
+from tenantdl.sched.request import Request
+from tenantdl.units import MS, Ns
+
+# Of the slack, in 1/1000, that a prediction may fill: predictions err.
+_SAFE = 850
+# Added core time, in 1/1000, that idle cores may be spent on to finish sooner.
+_WIDEN = 150
+# Fewer cores than wanted are taken if there are at least so many of them (1/1000).
+_PART = 500
+# Who must start within this time holds back cores from those behind.
+_HOLD = Ns(2 * MS)
+
+
+class Fit(NamedTuple):
+    """What to give a request: `cores` and a variant."""
+
+    cores: int
+    variant: int
+
+
+class _Option(NamedTuple):
+    price: int
+    time: int
+    cores: int
+
+
+def tenantdl(book: Book, parameter: int) -> Decide:
+    """See the module."""
+    blocks_max = book.config.blocks_max if book.config.ahead else 1
+    over: frozenset[TenantId] = frozenset()
+    rivals = 1
+
+    def rank(request: Request) -> Rank:
+        doomed, late, *rest = urgency(request)
+        return (doomed, late, request.tenant in over, *rest)
+
+    def want(request: Request, begin: int, available: int) -> Want | None:
+        fit = find_fit(book, request, begin, available // rivals)
+        cores = min(fit.cores, available)
+        ends = request.costs.at(fit.variant, cores).block_ends(begin, blocks_max)
+        return Want(fit.cores, ends, fit.variant, least=-(-fit.cores * _PART // UNDISTURBED))
+
+    def holds(request: Request) -> bool:
+        return not request.late and book.eta(request, book.now) + _HOLD > request.deadline
+
+    def decide(now: Ns) -> Iterator[Choice]:
+        nonlocal over, rivals
+        if not book.free and not book.config.ahead:
+            return
+        book.mark_late(now)
+        over = over_share(book)
+        rivals = max(1, len(book.waiting) + len(book.parked))
+        yield from place(book, rank, want, holds)
+        yield from take_over(book, rank, want, preempts=book.config.ahead)
+
+    return decide
+
+
+def find_fit(book: Book, request: Request, begin: int, room: int) -> Fit:
+    """The cheapest way to be in time, wider if that costs little and there is `room` for it; the
+    cheapest way at all, if there is none."""
+    pressure = min(UNDISTURBED, max(book.pressure // book.cores_max, book.level))
+    variant = _variant(book, request, begin, request.costs.usable(max(1, room)), pressure)
+    options = _options(book, request, begin, variant, pressure)
+    slack = (request.deadline - book.now) * _SAFE // UNDISTURBED
+    able = [option for option in options if option.time <= slack]
+    best = min(able) if able else min(options)
+    if able:
+        bound = best.price * (UNDISTURBED + _WIDEN) // UNDISTURBED
+        wide = [o for o in options if best.cores < o.cores <= room and o.price <= bound]
+        best = min(wide, key=lambda o: (o.time, o.cores), default=best)
+    return Fit(best.cores, variant)
+
+
+def _variant(book: Book, request: Request, begin: int, cores: int, pressure: int) -> int:
+    """The variant of least price on `cores`: its own time, and what others lose by it."""
+    costs = request.costs
+
+    def price(variant: int) -> int:
+        time = costs.at(variant, cores).remaining(begin) * costs.slowdown(variant, pressure)
+        burden = costs.exerts(variant, cores) * book.sensitivity // book.cores_max
+        return time * (cores * UNDISTURBED + burden)
+
+    return min(range(costs.variants), key=price) if costs.variants > 1 else 0
+
+
+def _options(
+    book: Book, request: Request, begin: int, variant: int, pressure: int
+) -> list[_Option]:
+    costs, resize = request.costs, book.config.overheads.resize
+    had = book.cores.size(request.group) if begin else 0
+    slowdown = costs.slowdown(variant, pressure)
+    options = []
+    for cores in costs.counts:
+        time = costs.at(variant, cores).remaining(begin) * slowdown // UNDISTURBED
+        if had and cores != had:
+            time += resize
+        options.append(_Option(time * cores, time, cores))
+    return options
+
+
+def over_share(book: Book) -> frozenset[TenantId]:
+    """Tenants with a share that have used more than it lately."""
+    tenants = book.tenants
+    if not any(tenant.spec.share for tenant in tenants.values()):
+        return frozenset()
+    total = sum(tenant.used for tenant in tenants.values())
+    return frozenset(
+        name
+        for name, tenant in tenants.items()
+        if tenant.spec.share and tenant.used * UNDISTURBED > tenant.spec.share * total
+    )

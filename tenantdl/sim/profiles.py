@@ -1,0 +1,107 @@
+"""Profiles: what the simulator and the simulated scheduler know of a model.
+
+Three sources, never mixed within one model:
+  published   layer times of VELTAIR's artefact (`data/README.md`); core counts between and below
+              the published ones follow the scaling model, pinned to the nearest published time
+  shapes      the layers are known, their times come from the scaling model
+  bundle      measured segments of a compiled model, for one core
+
+Variants (MODEL, not measured): the paper compiles every layer in up to five versions between
+locality and parallelism, and publishes only ranges: under heavy interference a locality-greedy
+version of one convolution lost up to 7×, a modest one 1.5×. `VERSIONS` spreads five versions over
+that frontier for an average layer: the greedy one is fastest alone, suffers and disturbs most. The
+greedy one's sensitivity is chosen so that whole models of ResNet-50 miss their target at 50 and 100
+requests a second about as often as the paper shows.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tenantdl.bundle.load import read_manifest
+from tenantdl.errors import UserError
+from tenantdl.sched.config import PlanSpec, VariantSpec, one_core_plan
+from tenantdl.sim import scaling
+from tenantdl.units import US
+
+CORE_COUNTS = (1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64)
+LEVELS = 5
+
+
+class Version(NamedTuple):
+    """`alone`: time relative to the version that is fastest alone. `sensitivity`: added time, where
+    all other cores run the greediest version. `pressure`: on others, relative to that version's."""
+
+    alone: float
+    sensitivity: float
+    pressure: float
+
+
+VERSIONS = (
+    Version(1.00, 1.10, 1.00),
+    Version(1.01, 0.70, 0.85),
+    Version(1.03, 0.42, 0.72),
+    Version(1.05, 0.25, 0.60),
+    Version(1.08, 0.14, 0.50),
+)
+
+SHAPES_ONLY = ("bert_large", "efficientnet_b0", "mobilenet_v2", "ssd_resnet34", "tiny_yolov2")
+KNOWN = tuple(sorted((*scaling.PUBLISHED, *SHAPES_ONLY)))
+
+
+def profile(name: str, contention: float = 1.0, scale: float = 1.0) -> PlanSpec:
+    """The plan of a model out of `KNOWN`; a layer is a segment. `contention` multiplies all
+    sensitivities; `scale` the part of the scaling model that does not shrink with more cores.
+    Raises UserError."""
+    if name not in KNOWN:
+        raise UserError(f"profile {name!r} is unknown; known: {', '.join(KNOWN)}")
+    micros = _times(name, scale)
+    return PlanSpec(
+        tuple(
+            VariantSpec(
+                cores=CORE_COUNTS,
+                costs=tuple(
+                    tuple(max(1, round(time * version.alone * US)) for time in column)
+                    for column in micros.T.tolist()
+                ),
+                slowdowns=slowdowns(version, contention),
+                pressure=round(1000 * version.pressure),
+            )
+            for version in VERSIONS
+        )
+    )
+
+
+def slowdowns(version: Version, contention: float) -> tuple[int, ...]:
+    """Slowdowns in 1/1000 at `LEVELS` pressures from none to full."""
+    steps = [level / (LEVELS - 1) for level in range(LEVELS)]
+    return tuple(round(1000 * (1 + contention * version.sensitivity * step)) for step in steps)
+
+
+def bundle_plan(bundle: Path, plan: int = 0) -> PlanSpec:
+    """A plan of a compiled model, for one core. Raises UserError."""
+    segments = read_manifest(bundle).plans[plan].segments
+    return one_core_plan(tuple(segment.cost_ns for segment in segments))
+
+
+@lru_cache(maxsize=64)
+def _times(name: str, scale: float) -> scaling.Array:
+    """Layer times in µs [layers, CORE_COUNTS]."""
+    coefficients = scaling.fit().copy()
+    coefficients[2:] *= scale
+    work = scaling.layers(name)
+    model = scaling.predict(work, CORE_COUNTS, coefficients)
+    if name not in scaling.PUBLISHED:
+        return model
+    counts, known = scaling.published(name)
+    columns = []
+    for index, count in enumerate(CORE_COUNTS):
+        near = min(range(len(counts)), key=lambda i: abs(counts[i] - count))
+        reference = scaling.predict(work, (counts[near],), coefficients)[:, 0]
+        columns.append(known[:, near] * model[:, index] / reference)
+    times: scaling.Array = np.stack(columns, axis=1)
+    return times

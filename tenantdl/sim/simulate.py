@@ -1,0 +1,189 @@
+"""A workload on a machine under a policy: one run, and what came out of it. All simulated."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from msgspec import UNSET
+
+from tenantdl.errors import UserError
+from tenantdl.ids import ModelId, RequestId, TenantId
+from tenantdl.load.arrivals import ARRIVALS, Shape
+from tenantdl.load.workload import TenantSection, Workload
+from tenantdl.sched.config import ModelSpec, PlanSpec, SchedulerConfig, TenantSpec
+from tenantdl.sched.messages import RequestArrived
+from tenantdl.sim.engine import Observer, Outcome, Simulation
+from tenantdl.sim.execution import ExecutionModel
+from tenantdl.sim.machines import MachineFile
+from tenantdl.sim.profiles import bundle_plan, profile
+from tenantdl.units import Ns, from_ms, to_ms
+
+Row = dict[str, Any]
+# Requests of a run, unless its duration is given: enough for a 95 % share to within a point.
+REQUESTS = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What is run. `scale`: see `profiles.profile`. `contention`: a key of `CONTENTION`."""
+
+    workload: Workload
+    machine: MachineFile
+    policy: str
+    rate: float
+    seed: int = 1
+    requests: int = REQUESTS
+    scale: float = 1.0
+    contention: str = "linear"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A scenario and its outcome. `latencies_ms` of answered requests by tenant; `attainment`:
+    share of all requests answered within their target, overall and by tenant."""
+
+    scenario: Scenario
+    latencies_ms: dict[str, list[float]]
+    attainment: float
+    by_tenant: dict[str, float]
+    outcome: Outcome
+
+    def row(self, qps_at_95: float | None = None) -> Row:
+        """Plain data, as `tenantdl simulate --json` writes it."""
+        every = np.array([t for values in self.latencies_ms.values() for t in values])
+        scheduler, outcome = self.outcome.scheduler, self.outcome
+        counts = scheduler.counts() if scheduler else None
+        p95, p99 = (np.percentile(every, q) if len(every) else None for q in (95, 99))
+        return {
+            "workload": self.scenario.workload.name,
+            "machine": self.scenario.machine.name,
+            "policy": self.scenario.policy,
+            "seed": self.scenario.seed,
+            "qps_at_95": qps_at_95,
+            "mean_latency_ms": _rounded(every.mean() if len(every) else None),
+            "p95_ms": _rounded(p95),
+            "p99_ms": _rounded(p99),
+            "core_usage": _rounded(outcome.core_time / max(1, outcome.end)),
+            "conflict_rate": _rounded(counts.conflicts / max(1, counts.launches) if counts else 0),
+            "rate": self.scenario.rate,
+            "attainment": _rounded(self.attainment),
+            "core_ms": _rounded(to_ms(outcome.core_time) / max(1, len(outcome.answers))),
+            "label": "simulated",
+        }
+
+
+def run(
+    scenario: Scenario, *, observer: Observer | None = None, keep_spans: bool = False
+) -> Result:
+    """Simulate a scenario. Raises UserError for models without a profile."""
+    config = scheduler_config(scenario)
+    model = ExecutionModel(scenario.machine, config, scenario.contention)
+    simulation = Simulation(
+        config, model, seed=scenario.seed, observer=observer, keep_spans=keep_spans
+    )
+    outcome = simulation.run(_arrivals(scenario))
+    return _result(scenario, outcome)
+
+
+def scheduler_config(scenario: Scenario) -> SchedulerConfig:
+    """What the scheduler is told: as a daemon would tell it of its own machine."""
+    workload, machine = scenario.workload, scenario.machine
+    options, rates = workload.scheduler, workload.rates(scenario.rate)
+    plans = {_model(t): _plan(workload, t, scenario) for t in workload.tenant}
+    return SchedulerConfig(
+        policy=scenario.policy,
+        lanes=machine.lanes(),
+        models=tuple(ModelSpec(name, (plan,)) for name, plan in plans.items()),
+        tenants=tuple(
+            TenantSpec(
+                TenantId(tenant.name),
+                tenant.queue_max,
+                tenant.arenas,
+                model=_model(tenant),
+                qos=from_ms(tenant.qos_ms),
+                requests_ks=round(1000 * rates[tenant.name]),
+            )
+            for tenant in workload.tenant
+        ),
+        block_target=from_ms(options.block_ms),
+        blocks_max=options.blocks_max,
+        refuse_infeasible=options.refuse_infeasible,
+        domains=machine.domains(),
+        overheads=machine.overheads(),
+        ahead=machine.ahead,
+    )
+
+
+def _model(tenant: TenantSection) -> ModelId:
+    return ModelId(tenant.profile or tenant.model or Path(tenant.bundle).stem)
+
+
+def _plan(workload: Workload, tenant: TenantSection, scenario: Scenario) -> PlanSpec:
+    if tenant.profile:
+        return profile(tenant.profile, scenario.machine.contention, scenario.scale)
+    return bundle_plan(workload.bundle_path(tenant))
+
+
+def _arrivals(scenario: Scenario) -> Iterator[tuple[Ns, RequestArrived]]:
+    """All tenants' requests in the order of their times; a seed of its own for every tenant."""
+    workload = scenario.workload
+    load, rates = workload.load, workload.rates(scenario.rate)
+    duration_s = scenario.requests / sum(rates.values())
+    shape = Shape(load.burstiness, load.trace)
+    streams = []
+    for number, tenant in enumerate(workload.tenant):
+        rng = np.random.default_rng((scenario.seed, number))
+        times = ARRIVALS[load.arrivals](rates[tenant.name], duration_s, rng, shape)
+        streams.append([(int(at), number) for at in times.tolist()])
+    for count, (at, number) in enumerate(heapq.merge(*streams), 1):
+        tenant = workload.tenant[number]
+        qos = from_ms(tenant.qos_ms)
+        patience = from_ms(tenant.timeout_ms or max(10 * tenant.qos_ms, 1000.0))
+        yield (
+            Ns(at),
+            RequestArrived(
+                RequestId(count),
+                TenantId(tenant.name),
+                _model(tenant),
+                0,
+                Ns(at + min(qos, patience)),
+                Ns(at + patience),
+                tenant.priority,
+            ),
+        )
+
+
+def _result(scenario: Scenario, outcome: Outcome) -> Result:
+    names = [tenant.name for tenant in scenario.workload.tenant]
+    latencies: dict[str, list[float]] = {name: [] for name in names}
+    asked, in_time = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+    for answer in outcome.answers:
+        name = str(answer.arrived.tenant)
+        asked[name] += 1
+        if answer.finished is not None:
+            latencies[name].append(to_ms(answer.finished - answer.at))
+            in_time[name] += answer.finished <= answer.arrived.deadline
+    return Result(
+        scenario=scenario,
+        latencies_ms=latencies,
+        attainment=sum(in_time.values()) / max(1, sum(asked.values())),
+        by_tenant={name: in_time[name] / max(1, asked[name]) for name in names},
+        outcome=outcome,
+    )
+
+
+def at_rate(scenario: Scenario, rate: float) -> Scenario:
+    """The same scenario at another rate. Raises UserError if every tenant has a rate of its own."""
+    if all(tenant.rate is not UNSET for tenant in scenario.workload.tenant):
+        raise UserError("every tenant has its own rate: none is left to share out")
+    fields = {name: getattr(scenario, name) for name in Scenario.__slots__}
+    return Scenario(**(fields | {"rate": rate}))
+
+
+def _rounded(value: Any) -> float | None:
+    return None if value is None else round(float(value), 6)
