@@ -217,20 +217,25 @@ class Book:
         late = [r for r in self.parked.values() if r.late and r.tenant == tenant]
         return min(late, key=lambda r: (r.progress, r.seq), default=None)
 
-    def mark_late(self, now: Ns) -> None:
-        """Find out which requests cannot meet their deadlines any more."""
+    def mark_late(self, now: Ns, margin: int = UNDISTURBED) -> None:
+        """Find out which requests cannot meet their deadlines any more, if the fastest way to
+        finish them takes `margin` times (in 1/1000) what it does undisturbed."""
+
+        def hopeless(request: Request, start: Ns) -> bool:
+            left = request.costs.remaining(request.progress)
+            return start + left * margin // UNDISTURBED > request.deadline
+
         for tenant in self.waiting.values():
             queue = tenant.queue
-            while (head := queue.head) and not head.late and self.eta(head, now) > head.deadline:
+            while (head := queue.head) and not head.late and hopeless(head, now):
                 queue.remove(head)
                 head.late = True
                 queue.push(head)
         for request in self.parked.values():
-            request.late = request.late or self.eta(request, now) > request.deadline
+            request.late = request.late or hopeless(request, now)
         for lane in self.busy.values():
             if running := self.running(lane):
-                eta = self.eta(running, lane.boundary)
-                running.late = running.late or eta > running.deadline
+                running.late = running.late or hopeless(running, lane.boundary)
 
     def eta(self, request: Request, start: Ns) -> Ns:
         """When `request` would be done if it went on at `start`, undisturbed."""

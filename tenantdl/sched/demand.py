@@ -12,7 +12,7 @@ from tenantdl.sched.costs import UNDISTURBED, PlanCosts
 from tenantdl.units import Ns
 
 # Of the target, in 1/1000, that is planned for: blocks vary.
-_SAFE = 850
+_SAFE = 920
 # Needs of segments are found anew when the model got this much (1/8) faster or slower.
 _DRIFT = 8
 # In 1/1000 of the fastest time: the last cores bring little.

@@ -73,8 +73,9 @@ def _entries(numbered: Iterator[tuple[int, bytes]], where: str) -> Iterator[Entr
             raise UserError(f"line {number}: {error}", where=where) from error
 
 
-def replay(lines: Iterable[bytes], where: str = "journal") -> int:
-    """Feed a journal's events to a fresh scheduler; the number of entries that agreed.
+def replay(lines: Iterable[bytes], where: str = "journal", *, check: bool = False) -> int:
+    """Feed a journal's events to a fresh scheduler; the number of entries that agreed. `check` its
+    invariants after each.
 
     Raises InvariantError at the first entry whose commands differ, with the entries before it.
     """
@@ -83,6 +84,8 @@ def replay(lines: Iterable[bytes], where: str = "journal") -> int:
     agreed = 0
     for entry in entries:
         commands = tuple(scheduler.handle(entry.event, entry.now))
+        if check:
+            scheduler.check()
         if commands != entry.commands:
             raise InvariantError(
                 f"{where}: entry {agreed + 1} gives other commands",

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tenantdl.ids import LaneId, RequestId
+from tenantdl.sched.book import Counts
 from tenantdl.sched.config import SchedulerConfig
 from tenantdl.sched.costs import UNDISTURBED
 from tenantdl.sched.messages import (
@@ -83,7 +84,7 @@ class Outcome:
     core_time: int = 0
     busy_time: int = 0
     end: Ns = _START
-    scheduler: Scheduler | None = None
+    counts: Counts = field(default_factory=Counts)
 
 
 class Simulation:
@@ -97,21 +98,25 @@ class Simulation:
         seed: int,
         observer: Observer | None = None,
         keep_spans: bool = False,
+        misses_max: int | None = None,
     ) -> None:
+        """`misses_max`: stop when more requests than that were late or refused."""
         self._scheduler = Scheduler(config)
         self._model = model
         self._rng = random.Random(seed)
         self._noise = model.machine.noise
         self._observer = observer
         self._keep_spans = keep_spans
+        self._misses_left = misses_max
         self._lanes = {spec.lane: _Lane(spec.lane) for spec in config.lanes}
         self._active: dict[LaneId, _Lane] = {}
         self._exerted = [0] * model.sockets
         self._heap: list[tuple[int, int, LaneId, int]] = []
         self._sequence = 0
+        self._hopeless = False
         self._arrived: dict[RequestId, tuple[RequestArrived, Ns]] = {}
         self._last: dict[RequestId, Launch] = {}
-        self.outcome = Outcome(scheduler=self._scheduler)
+        self.outcome = Outcome(counts=self._scheduler.counts())
 
     def run(self, arrivals: Iterable[tuple[Ns, RequestArrived]]) -> Outcome:
         """Until all requests are answered."""
@@ -123,7 +128,7 @@ class Simulation:
             due = self._heap[0][0] if self._heap else None
             wakeup = self._scheduler.next_wakeup()
             times = [t for t in (due, wakeup, following and following[0]) if t is not None]
-            if not times or (following is None and not self._arrived):
+            if not times or (following is None and not self._arrived) or self._hopeless:
                 break
             now = Ns(min(times))
             if due == now:
@@ -160,11 +165,18 @@ class Simulation:
                     finished = now if isinstance(command, Complete) else None
                     self.outcome.answers.append(Answer(arrived, at, finished))
                     self._last.pop(command.request, None)
+                    if finished is None or finished > arrived.deadline:
+                        self._missed()
         for lane in woken:
             if lane.launch is None and lane.order is not None:
                 order, lane.order = lane.order, None
                 self._take(lane, order, now, idle=True)
                 self._send(now, LaunchStarted(lane.id, order.launch))
+
+    def _missed(self) -> None:
+        if self._misses_left is not None:
+            self._misses_left -= 1
+            self._hopeless = self._misses_left < 0
 
     def _take(self, lane: _Lane, order: Launch, now: Ns, *, idle: bool) -> None:
         arrived, _ = self._arrived[order.request]

@@ -5,11 +5,12 @@
 `slowdown` follows, moment by moment, from what runs beside it (`CONTENTION`). `span`: a group on
 two sockets shares its data across the link between them. `overheads`: handing a launch to an idle
 lane; the end of a block; starting with fewer cores than wanted; going on with another number of
-cores, or in another lane. Overheads are not slowed down.
+cores, or in another lane. A block's overheads are slowed down with it.
 
 Contention is pluggable: a function from the pressures that each socket is under to a slowdown. In
-`linear`, every launch exerts the pressure of its variant times its speed-up, and is slowed down as its variant's table says at the sum of the others'. Caches and bandwidth are not
-told apart: the tables stand for both.
+`linear`, every launch exerts the pressure of its variant times its speed-up, and is slowed down as
+its variant's table says at the sum of the others'. Caches and bandwidth are not told apart: the
+tables stand for both.
 """
 
 from __future__ import annotations

@@ -56,8 +56,7 @@ class Result:
     def row(self, qps_at_95: float | None = None) -> Row:
         """Plain data, as `tenantdl simulate --json` writes it."""
         every = np.array([t for values in self.latencies_ms.values() for t in values])
-        scheduler, outcome = self.outcome.scheduler, self.outcome
-        counts = scheduler.counts() if scheduler else None
+        outcome, counts = self.outcome, self.outcome.counts
         p95, p99 = (np.percentile(every, q) if len(every) else None for q in (95, 99))
         return {
             "workload": self.scenario.workload.name,
@@ -69,7 +68,7 @@ class Result:
             "p95_ms": _rounded(p95),
             "p99_ms": _rounded(p99),
             "core_usage": _rounded(outcome.core_time / max(1, outcome.end)),
-            "conflict_rate": _rounded(counts.conflicts / max(1, counts.launches) if counts else 0),
+            "conflict_rate": _rounded(counts.conflicts / max(1, counts.launches)),
             "rate": self.scenario.rate,
             "attainment": _rounded(self.attainment),
             "core_ms": _rounded(to_ms(outcome.core_time) / max(1, len(outcome.answers))),
@@ -78,16 +77,25 @@ class Result:
 
 
 def run(
-    scenario: Scenario, *, observer: Observer | None = None, keep_spans: bool = False
+    scenario: Scenario,
+    *,
+    observer: Observer | None = None,
+    keep_spans: bool = False,
+    misses_max: int | None = None,
 ) -> Result:
-    """Simulate a scenario. Raises UserError for models without a profile."""
+    """Simulate a scenario, up to `misses_max` late or refused requests. Raises UserError for models
+    without a profile."""
     config = scheduler_config(scenario)
     model = ExecutionModel(scenario.machine, config, scenario.contention)
     simulation = Simulation(
-        config, model, seed=scenario.seed, observer=observer, keep_spans=keep_spans
+        config,
+        model,
+        seed=scenario.seed,
+        observer=observer,
+        keep_spans=keep_spans,
+        misses_max=misses_max,
     )
-    outcome = simulation.run(_arrivals(scenario))
-    return _result(scenario, outcome)
+    return _result(scenario, simulation.run(_arrivals(scenario)))
 
 
 def scheduler_config(scenario: Scenario) -> SchedulerConfig:

@@ -59,6 +59,14 @@ DEFAULT = "edf"
 _NAME = re.compile(r"([a-z-]+)(?:\((\d{1,6})\))?")
 
 
+def split_names(text: str) -> list[str]:
+    """`edf,fixed-block(6)` as names, each of which is known. Raises UserError."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        find_policy(name)
+    return names
+
+
 def find_policy(name: str) -> tuple[Policy, int]:
     """The policy of that name, with its parameter. Raises UserError."""
     match = _NAME.fullmatch(name)

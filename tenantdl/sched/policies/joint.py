@@ -24,16 +24,15 @@ from tenantdl.sched.costs import UNDISTURBED
 from tenantdl.sched.placing import Choice, Decide, Want, place, take_over, urgency
 from tenantdl.sched.queue import Rank
 from tenantdl.sched.request import Request
-from tenantdl.units import MS, Ns
+from tenantdl.units import Ns
 
 # Of the slack, in 1/1000, that a prediction may fill: predictions err.
-_SAFE = 850
+_SAFE = 960
+# Nobody gets the whole machine undisturbed: who could be in time only so much faster (1/1000) than
+# that is late.
+_LATE = 1250
 # Added core time, in 1/1000, that idle cores may be spent on to finish sooner.
-_WIDEN = 150
-# Fewer cores than wanted are taken if there are at least so many of them (1/1000).
-_PART = 500
-# Who must start within this time holds back cores from those behind.
-_HOLD = Ns(2 * MS)
+_WIDEN = 400
 
 
 class Fit(NamedTuple):
@@ -63,16 +62,16 @@ def tenantdl(book: Book, parameter: int) -> Decide:
         fit = find_fit(book, request, begin, available // rivals)
         cores = min(fit.cores, available)
         ends = request.costs.at(fit.variant, cores).block_ends(begin, blocks_max)
-        return Want(fit.cores, ends, fit.variant, least=-(-fit.cores * _PART // UNDISTURBED))
+        return Want(fit.cores, ends, fit.variant, least=fit.cores)
 
     def holds(request: Request) -> bool:
-        return not request.late and book.eta(request, book.now) + _HOLD > request.deadline
+        return not request.late
 
     def decide(now: Ns) -> Iterator[Choice]:
         nonlocal over, rivals
         if not book.free and not book.config.ahead:
             return
-        book.mark_late(now)
+        book.mark_late(now, _LATE)
         over = over_share(book)
         rivals = max(1, len(book.waiting) + len(book.parked))
         yield from place(book, rank, want, holds)

@@ -143,7 +143,7 @@ def _score(request: Request, demand: int, now: Ns) -> int:
 
 
 def prema(book: Book, parameter: int) -> Decide:
-    """Temporal sharing with tokens: one request at a time, on as many cores as make it fastest."""
+    """Temporal sharing with tokens: one request at a time, on the whole machine."""
     # Tokens, and when they were last brought up to date.
     tokens: dict[RequestId, int] = {}
     counted: dict[RequestId, Ns] = {}
@@ -169,9 +169,7 @@ def prema(book: Book, parameter: int) -> Decide:
         threshold = 1 << (most.bit_length() - 1)
         able = [request for request in waiting if tokens[request.id] >= threshold]
         chosen = min(able, key=lambda r: (r.costs.remaining(r.progress), r.seq))
-        cores = min(
-            chosen.costs.counts, key=lambda c: (chosen.costs.at(0, c).remaining(chosen.progress), c)
-        )
+        cores = book.cores.size(book.free)
         ends = chosen.costs.at(0, cores).block_ends(chosen.progress, 1)
         choice = on_free_cores(book, chosen, Want(cores, ends))
         if choice is not None:

@@ -1,0 +1,101 @@
+"""`tenantdl simulate`: policies on a workload in virtual time; rows, a journal, plots."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tenantdl.bench.envelope import write_results
+from tenantdl.errors import UserError
+from tenantdl.load.workload import Workload, load_workload
+from tenantdl.sched.journal import entry_line, header_line
+from tenantdl.sched.messages import Command, Event
+from tenantdl.sched.policies import split_names
+from tenantdl.sim.machines import load_machine
+from tenantdl.sim.search import find_all
+from tenantdl.sim.simulate import REQUESTS, Result, Row, Scenario, scheduler_config
+from tenantdl.sim.simulate import run as simulate
+from tenantdl.units import Ns
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """`rows`: one a policy and seed, `plots`: files that were drawn."""
+
+    workload: Workload
+    rows: list[Row]
+    plots: list[Path]
+
+
+def run(
+    workload: Workload | str | os.PathLike[str],
+    *,
+    machine: str = "64-core",
+    policies: str | None = None,
+    rate: float | None = None,
+    find_qps: float | None = None,
+    seeds: int = 1,
+    requests: int = REQUESTS,
+    jobs: int = 1,
+    json: Path | None = None,
+    journal: Path | None = None,
+    plots: Path | None = None,
+    command: str = "tenantdl simulate",
+) -> Simulated:
+    """Simulate `workload` under each of `policies` (names with commas between; default: the
+    workload's) with `seeds` seeds from the workload's on. `find_qps`: at the highest rate with this
+    share of requests in time, else at `rate`. Raises UserError."""
+    if not isinstance(workload, Workload):
+        workload = load_workload(Path(workload))
+    names = split_names(policies or workload.scheduler.policy)
+    first = workload.load.seed
+    scenarios = [
+        Scenario(
+            workload=workload,
+            machine=load_machine(machine),
+            policy=name,
+            rate=workload.load.rate if rate is None else rate,
+            seed=seed,
+            requests=requests,
+        )
+        for name in names
+        for seed in range(first, first + seeds)
+    ]
+    if journal is not None and (len(scenarios) > 1 or find_qps is not None):
+        raise UserError("a journal is of one run: one policy, one seed, no search")
+    if find_qps is not None:
+        results = find_all(scenarios, find_qps, jobs)
+        rows = [result.row(result.scenario.rate) for result in results]
+    else:
+        results = [_run(scenario, journal) for scenario in scenarios]
+        rows = [result.row() for result in results]
+    if json is not None:
+        write_results(json, rows, command=command, seed=first)
+    drawn = _draw(results, plots, command) if plots is not None else []
+    return Simulated(workload, rows, drawn)
+
+
+def _run(scenario: Scenario, journal: Path | None) -> Result:
+    if journal is None:
+        return simulate(scenario)
+    lines = [header_line(scheduler_config(scenario))]
+
+    def note(now: Ns, event: Event, commands: list[Command]) -> None:
+        lines.append(entry_line(now, event, commands))
+
+    result = simulate(scenario, observer=note)
+    try:
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        journal.write_bytes(b"".join(lines))
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", where=str(journal)) from error
+    return result
+
+
+def _draw(results: Sequence[Result], folder: Path, command: str) -> list[Path]:
+    # Matplotlib is slow to import.
+    from tenantdl.bench.simulation_plots import draw
+
+    return draw([result.scenario for result in results], folder, command)

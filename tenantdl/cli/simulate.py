@@ -1,0 +1,94 @@
+"""`tenantdl simulate`: workloads in virtual time on declared machines, under any policies."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tenantdl.cli import serve
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command(name="simulate")(simulate_command)
+
+
+def simulate_command(
+    workload: serve.Workload,
+    machine: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="A declared machine, or a .toml file.")
+    ] = "64-core",
+    policy: Annotated[
+        str | None, typer.Option(metavar="NAME,…", help="Policies; default: the workload's.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, help="Requests a second; default: the workload's.")
+    ] = None,
+    find_qps: Annotated[
+        float | None,
+        typer.Option(
+            "--find-qps", min=0.01, max=1, help="Find the highest rate with this share in time."
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs, each with its own seed.")] = 1,
+    requests: Annotated[int, typer.Option(min=10, max=1_000_000, help="Of a run.")] = 1500,
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="Processes that search.")] = 1,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the results.")
+    ] = None,
+    journal: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The scheduler's journal (one policy, one seed)."),
+    ] = None,
+    plots: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Draw cores over time, QoS and conflicts by rate."),
+    ] = None,
+) -> None:
+    """Run a workload in virtual time and see who got what was promised.
+
+    Everything is simulated: on published or modelled profiles, on a declared machine.
+    """
+    from tenantdl.bench import simulation
+    from tenantdl.cli import render
+
+    result = simulation.run(
+        workload,
+        machine=machine,
+        policies=policy,
+        rate=rate,
+        find_qps=find_qps,
+        seeds=seeds,
+        requests=requests,
+        jobs=jobs,
+        json=json,
+        journal=journal,
+        plots=plots,
+        command=shlex.join(["tenantdl", *sys.argv[1:]]),
+    )
+    title = f"{result.workload.name} on {machine}, simulated"
+    columns = ["Policy", ">seed", ">rate/s", ">in time", ">mean ms", ">p95 ms", ">p99 ms"]
+    columns += [">cores in use", ">conflicts"]
+    render.table(title, columns, [_row(row) for row in result.rows])
+    for path in result.plots:
+        render.line(f"Plot: {path}")
+
+
+def _row(row: dict[str, Any]) -> list[str]:
+    return [
+        row["policy"],
+        str(row["seed"]),
+        f"{row['rate']:.1f}",
+        f"{row['attainment']:.1%}",
+        *(_number(row[key]) for key in ("mean_latency_ms", "p95_ms", "p99_ms")),
+        f"{row['core_usage']:.1f}",
+        f"{row['conflict_rate']:.1%}",
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

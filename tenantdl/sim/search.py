@@ -1,0 +1,53 @@
+"""The highest rate at which a share of the requests is in time (VELTAIR's metric: 95 %)."""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+
+from tenantdl.sim.simulate import Result, Scenario, at_rate, run
+
+# The search ends when the bracket is this narrow.
+PRECISION = 1.02
+_STEP = 1.6
+_PROBES_MAX = 40
+
+
+def find_qps(scenario: Scenario, share: float) -> Result:
+    """The run at the highest rate found at which `share` of all requests are in time, to within
+    2 %. The search starts at the scenario's rate; it supposes that more load is never easier."""
+    low = high = scenario.rate
+    best: Result | None = None
+    probes = 0
+    while best is None or high / low > PRECISION:
+        if best is None:
+            rate = low
+        elif high <= low:
+            rate = low * _STEP
+        else:
+            rate = (low * high) ** 0.5
+        probes += 1
+        result = holds(scenario, rate, share)
+        if result is not None:
+            best, low = result, rate
+            high = max(high, low)
+        else:
+            high = rate
+            low = low if best is not None else rate / _STEP
+        if probes > _PROBES_MAX:
+            break
+    return best if best is not None else run(at_rate(scenario, low))
+
+
+def holds(scenario: Scenario, rate: float, share: float) -> Result | None:
+    """The run at `rate`, or None if fewer than `share` of its requests are in time."""
+    misses_max = int((1 - share) * scenario.requests * 1.1)
+    result = run(at_rate(scenario, rate), misses_max=misses_max)
+    return result if result.attainment >= share else None
+
+
+def find_all(scenarios: list[Scenario], share: float, jobs: int = 1) -> list[Result]:
+    """`find_qps` for each, on `jobs` processes."""
+    if jobs == 1:
+        return [find_qps(scenario, share) for scenario in scenarios]
+    with ProcessPoolExecutor(jobs) as pool:
+        return list(pool.map(find_qps, scenarios, [share] * len(scenarios)))
