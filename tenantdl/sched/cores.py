@@ -44,10 +44,16 @@ class CoreMap:
         those of `keep` first."""
         group = mask & keep
         rest = mask & ~keep
-        while rest and self.size(group) < count:
+        missing = count - self.size(group)
+        if missing <= 0:
+            return group
+        if missing >= self.size(rest):
+            return mask
+        while missing > 0:
             low = rest & -rest
             group |= low
             rest ^= low
+            missing -= self._grain or self.size(low)
         return group
 
     def pick(self, free: int, count: int, near: int = 0) -> int:
@@ -57,14 +63,16 @@ class CoreMap:
             return 0
         group = self.trim(free & near, count)
         missing = count - self.size(group)
-        if missing <= 0:
-            return group
+        if missing <= 0 or len(self.domains) == 1:
+            return self.trim(free, count, keep=group)
         rest = free & ~group
         # Where it has cores already; else the fullest domain that has enough, else the emptiest.
         ranked = sorted(self.domains, key=lambda domain: self._appeal(domain, rest, group, missing))
         for domain in ranked:
-            group |= self.trim(rest & domain, count - self.size(group))
-            if self.size(group) >= count:
+            part = self.trim(rest & domain, missing)
+            group |= part
+            missing -= self.size(part)
+            if missing <= 0:
                 break
         return group
 

@@ -8,6 +8,7 @@ integers, so that a replay computes the same numbers. Costs in ns.
 from __future__ import annotations
 
 from bisect import bisect_right
+from itertools import accumulate
 
 from tenantdl.sched.config import PlanSpec
 from tenantdl.units import Ns
@@ -66,9 +67,7 @@ class SegmentCosts:
         return self._grid[first : first + blocks_max]
 
     def _refresh(self) -> None:
-        remaining = [0]
-        for cost in reversed(self._costs):
-            remaining.append(remaining[-1] + cost)
+        remaining = list(accumulate(reversed(self._costs), initial=0))
         remaining.reverse()
         self._remaining = remaining
         if abs(remaining[0] - self._grid_total) * _DRIFT > self._grid_total:
@@ -125,6 +124,10 @@ class PlanCosts:
     def at(self, variant: int, cores: int) -> SegmentCosts:
         """Costs of `variant` on `cores` cores, undisturbed."""
         return self._tables[variant][self._index[cores]]
+
+    def row(self, variant: int) -> list[SegmentCosts]:
+        """Costs of `variant` on each of `counts` cores."""
+        return self._tables[variant]
 
     def usable(self, cores: int) -> int:
         """How many of `cores` cores there are costs for."""

@@ -42,10 +42,8 @@ class Fit(NamedTuple):
     variant: int
 
 
-class _Option(NamedTuple):
-    price: int
-    time: int
-    cores: int
+# Price (core ns), time (ns), cores.
+_Option = tuple[int, int, int]
 
 
 def tenantdl(book: Book, parameter: int) -> Decide:
@@ -87,13 +85,15 @@ def find_fit(book: Book, request: Request, begin: int, room: int) -> Fit:
     variant = _variant(book, request, begin, request.costs.usable(max(1, room)), pressure)
     options = _options(book, request, begin, variant, pressure)
     slack = (request.deadline - book.now) * _SAFE // UNDISTURBED
-    able = [option for option in options if option.time <= slack]
-    best = min(able) if able else min(options)
-    if able:
-        bound = best.price * (UNDISTURBED + _WIDEN) // UNDISTURBED
-        wide = [o for o in options if best.cores < o.cores <= room and o.price <= bound]
-        best = min(wide, key=lambda o: (o.time, o.cores), default=best)
-    return Fit(best.cores, variant)
+    able = [option for option in options if option[1] <= slack]
+    if not able:
+        return Fit(min(options)[2], variant)
+    price, time, cores = min(able)
+    bound = price * (UNDISTURBED + _WIDEN) // UNDISTURBED
+    for wide_price, wide_time, wide in options:
+        if cores < wide <= room and wide_price <= bound and wide_time < time:
+            time, cores = wide_time, wide
+    return Fit(cores, variant)
 
 
 def _variant(book: Book, request: Request, begin: int, cores: int, pressure: int) -> int:
@@ -115,11 +115,11 @@ def _options(
     had = book.cores.size(request.group) if begin else 0
     slowdown = costs.slowdown(variant, pressure)
     options = []
-    for cores in costs.counts:
-        time = costs.at(variant, cores).remaining(begin) * slowdown // UNDISTURBED
+    for cores, table in zip(costs.counts, costs.row(variant), strict=True):
+        time = table.remaining(begin) * slowdown // UNDISTURBED
         if had and cores != had:
             time += resize
-        options.append(_Option(time * cores, time, cores))
+        options.append((time * cores, time, cores))
     return options
 
 
