@@ -1,7 +1,9 @@
 """The scheduler: pure functions of events and time, with every policy beside its baselines.
 
 messages    events in, commands out            scheduler  `Scheduler.handle`, `next_wakeup`
-config      lanes, models, tenants, policy     policies   who runs next on a lane: functions
-request     states and their one table         estimate   segment costs online, ends of blocks
-book        all state; check: its invariants   journal    JSON lines of all this, and their replay
+config      lanes, models, tenants, policy     policies/  who runs next, where, in which variant
+request     states and their one table         placing    the moves that policies are made of
+book        all state (queue, state, cores)    costs      segment × variant × cores → Ns, online
+check       its invariants                     demand     how many cores something needs
+journal     JSON lines of all this, replayed   batching/  the same kind of machine for batches
 """

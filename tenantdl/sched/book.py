@@ -6,69 +6,22 @@ the same events give the same commands.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from tenantdl.errors import InvariantError
 from tenantdl.ids import LaneId, ModelId, RequestId, TenantId
-from tenantdl.sched.config import SchedulerConfig, TenantSpec
+from tenantdl.sched.config import SchedulerConfig
 from tenantdl.sched.cores import CoreMap
 from tenantdl.sched.costs import UNDISTURBED, PlanCosts
-from tenantdl.sched.messages import Launch, LaunchId
+from tenantdl.sched.messages import Launch
 from tenantdl.sched.queue import RankedQueue, RankFunction
 from tenantdl.sched.request import Request, State
+from tenantdl.sched.state import Counts, Lane, Tenant
 from tenantdl.units import SECOND, Ns
 
 _NEVER = Ns(0)
-# Answers that a tenant's lateness is judged by.
-_LATENESS_LENGTH = 64
 # Of a block's implied pressure, in the interference level.
 _LEVEL_WEIGHT = 16
-
-
-@dataclass(slots=True)
-class Lane:
-    """`running`: the launch that the lane is known to run; its present block began at `boundary`.
-    `pending`: launches issued after it, oldest first. Each may have been superseded by the next.
-    `masks`: the core groups of all these; `held` is their union, and nobody else's meanwhile."""
-
-    id: LaneId
-    bit: int
-    ready: bool = False
-    running: Launch | None = None
-    boundary: Ns = _NEVER
-    pending: list[Launch] = field(default_factory=list)
-    masks: dict[LaunchId, int] = field(default_factory=dict)
-    held: int = 0
-    pressure: int = 0
-    sensitivity: int = 0
-
-
-@dataclass(slots=True)
-class Tenant:
-    """A tenant's waiting requests and free arenas. `live`: requests of all states not answered.
-    `used`: core time spent lately (ns, halved every second). `lateness`: of its last answers,
-    latency over target in 1/1000."""
-
-    spec: TenantSpec
-    queue: RankedQueue
-    arenas: list[int]
-    live: int = 0
-    used: int = 0
-    lateness: deque[int] = field(default_factory=lambda: deque(maxlen=_LATENESS_LENGTH))
-
-
-@dataclass(slots=True)
-class Counts:
-    """What the scheduler has done so far. `conflicts`: launches that got fewer cores than wanted;
-    `resizes`, `migrations`: of a request's core group, and to another lane, between its blocks."""
-
-    launches: int = 0
-    conflicts: int = 0
-    resizes: int = 0
-    migrations: int = 0
-    preemptions: int = 0
 
 
 class Book:

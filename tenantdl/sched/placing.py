@@ -11,9 +11,10 @@ import heapq
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from tenantdl.sched.book import Book, Lane
+from tenantdl.sched.book import Book
 from tenantdl.sched.queue import Rank, RankFunction
 from tenantdl.sched.request import Request, State
+from tenantdl.sched.state import Lane
 from tenantdl.units import Ns
 
 # Orders that may be under way to one lane before it reports: superseding is cheap, not free.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from tenantdl.errors import InvariantError
 from tenantdl.ids import LaneId, RequestId
-from tenantdl.sched.book import Book, Counts, Lane
+from tenantdl.sched.book import Book
 from tenantdl.sched.check import check
 from tenantdl.sched.config import SchedulerConfig
 from tenantdl.sched.messages import (
@@ -35,6 +35,7 @@ from tenantdl.sched.messages import (
 from tenantdl.sched.placing import Choice
 from tenantdl.sched.policies import find_policy
 from tenantdl.sched.request import Request, State, arrived_request
+from tenantdl.sched.state import Counts, Lane
 from tenantdl.units import Ns
 
 
@@ -45,8 +46,7 @@ class Scheduler:
         policy, parameter = find_policy(config.policy)
         self._book = Book(config, policy.rank)
         self._decide = policy.make(self._book, parameter)
-        self._now = Ns(0)
-        self._arrivals = 0
+        self._now, self._arrivals = Ns(0), 0
         self._out: list[Command] = []
 
     def handle(self, event: Event, now: Ns) -> list[Command]:
@@ -94,7 +94,7 @@ class Scheduler:
         return self._book.backlog()
 
     def check(self) -> None:
-        """Raise InvariantError unless all requests, arenas and launches are accounted for."""
+        """Raise InvariantError unless all requests, arenas and cores are accounted for."""
         check(self._book)
 
     def counts(self) -> Counts:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tenantdl.ids import LaneId, RequestId
-from tenantdl.sched.book import Counts
 from tenantdl.sched.config import SchedulerConfig
 from tenantdl.sched.costs import UNDISTURBED
 from tenantdl.sched.messages import (
@@ -30,6 +29,7 @@ from tenantdl.sched.messages import (
     Tick,
 )
 from tenantdl.sched.scheduler import Scheduler
+from tenantdl.sched.state import Counts
 from tenantdl.sim.execution import ExecutionModel, Running
 from tenantdl.units import Ns
 

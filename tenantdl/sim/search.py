@@ -15,27 +15,25 @@ _PROBES_MAX = 40
 def find_qps(scenario: Scenario, share: float) -> Result:
     """The run at the highest rate found at which `share` of all requests are in time, to within
     2 %. The search starts at the scenario's rate; it supposes that more load is never easier."""
-    low = high = scenario.rate
     best: Result | None = None
-    probes = 0
-    while best is None or high / low > PRECISION:
-        if best is None:
-            rate = low
-        elif high <= low:
-            rate = low * _STEP
-        else:
-            rate = (low * high) ** 0.5
-        probes += 1
+    failed: float | None = None
+    rate = scenario.rate
+    for _ in range(_PROBES_MAX):
         result = holds(scenario, rate, share)
         if result is not None:
-            best, low = result, rate
-            high = max(high, low)
+            best = result
         else:
-            high = rate
-            low = low if best is not None else rate / _STEP
-        if probes > _PROBES_MAX:
+            failed = rate
+        held = best.scenario.rate if best is not None else None
+        if held is None:
+            rate /= _STEP
+        elif failed is None:
+            rate *= _STEP
+        elif failed / held <= PRECISION:
             break
-    return best if best is not None else run(at_rate(scenario, low))
+        else:
+            rate = (held * failed) ** 0.5
+    return best if best is not None else run(at_rate(scenario, rate))
 
 
 def holds(scenario: Scenario, rate: float, share: float) -> Result | None:

@@ -13,7 +13,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tenantdl.errors import InvariantError
 from tenantdl.ids import CoreId, LaneId, ModelId, RequestId, TenantId
-from tenantdl.sched.config import LaneSpec, ModelSpec, SchedulerConfig, TenantSpec, one_core_plan
+from tenantdl.sched.config import (
+    LaneSpec,
+    ModelSpec,
+    PlanSpec,
+    SchedulerConfig,
+    TenantSpec,
+    VariantSpec,
+    one_core_plan,
+)
 from tenantdl.sched.costs import PlanCosts
 from tenantdl.sched.journal import entry_line, header_line, replay
 from tenantdl.sched.messages import (
@@ -37,6 +45,22 @@ from tenantdl.sched.scheduler import Scheduler
 from tenantdl.units import MS, Ns
 
 TENANTS = {"a": (MS, 2 * MS, MS // 2), "b": (3 * MS,) * 7, "c": (MS // 10,) * 3}
+NAMES = [*sorted(POLICIES), "fixed-block(2)"]
+
+
+def plan(costs: tuple[int, ...]) -> PlanSpec:
+    """Two variants on one, two and four cores: the second is slower alone and suffers less."""
+    return PlanSpec(
+        tuple(
+            VariantSpec(
+                cores=(1, 2, 4),
+                costs=tuple(tuple(c * factor // share for c in costs) for share in (10, 18, 25)),
+                slowdowns=(1000, worst),
+                pressure=pressure,
+            )
+            for factor, worst, pressure in ((10, 2500, 1000), (11, 1300, 500))
+        )
+    )
 
 
 @dataclass
@@ -68,20 +92,34 @@ class World:
 
 class Serving(RuleBasedStateMachine):
     @initialize(
-        policy=st.sampled_from(sorted(POLICIES)),
-        lanes=st.integers(1, 3),
+        policy=st.sampled_from(NAMES),
+        lanes=st.integers(1, 5),
         blocks_max=st.integers(1, 4),
         refuse=st.booleans(),
         arenas=st.integers(1, 3),
+        ahead=st.booleans(),
+        share=st.integers(0, 500),
     )
-    def begin(self, policy: str, lanes: int, blocks_max: int, refuse: bool, arenas: int) -> None:
+    def begin(
+        self,
+        policy: str,
+        lanes: int,
+        blocks_max: int,
+        refuse: bool,
+        arenas: int,
+        ahead: bool,
+        share: int,
+    ) -> None:
         config = SchedulerConfig(
             policy=policy,
             lanes=tuple(LaneSpec(LaneId(i), (CoreId(i),)) for i in range(lanes)),
-            models=tuple(
-                ModelSpec(ModelId(m), (one_core_plan(costs),)) for m, costs in TENANTS.items()
+            models=tuple(ModelSpec(ModelId(m), (plan(costs),)) for m, costs in TENANTS.items()),
+            tenants=tuple(
+                TenantSpec(TenantId(t), 5, arenas, share=share, model=ModelId(t), qos=Ns(20 * MS))
+                for t in TENANTS
             ),
-            tenants=tuple(TenantSpec(TenantId(t), 5, arenas) for t in TENANTS),
+            domains=((CoreId(0), CoreId(1)), (CoreId(2), CoreId(3), CoreId(4))),
+            ahead=ahead,
             blocks_max=blocks_max,
             refuse_infeasible=refuse,
         )
@@ -105,6 +143,7 @@ class Serving(RuleBasedStateMachine):
                     assert lane.alive
                     assert command.request not in self.world.answered
                     lane.order = command
+                    self.nobody_else_holds(command)
                 case Complete() | Reject():
                     assert command.request not in self.world.answered
                     self.world.answered[command.request] = command
@@ -112,6 +151,15 @@ class Serving(RuleBasedStateMachine):
                         lane.running is None or lane.running.request != command.request
                         for lane in self.lanes.values()
                     )
+
+    def nobody_else_holds(self, launch: Launch) -> None:
+        """No other lane that is known to run has any of the launch's cores."""
+        for number, lane in self.lanes.items():
+            if lane.running is not None and number != launch.lane:
+                assert set(lane.running.cores).isdisjoint(launch.cores)
+        assert launch.lane in launch.cores  # lane i owns core i
+        assert 0 < len(launch.cores) == len(set(launch.cores))
+        assert 0 <= launch.variant < 2
 
     def revive(self, lane: int) -> None:
         self.lanes[lane] = LaneModel(alive=True)
@@ -140,7 +188,7 @@ class Serving(RuleBasedStateMachine):
         if wakeup is not None and wakeup <= self.now:
             self.send(Tick())
 
-    @rule(lane=st.integers(0, 2), stretch=st.integers(1, 30), fails=st.integers(0, 15))
+    @rule(lane=st.integers(0, 4), stretch=st.integers(1, 30), fails=st.integers(0, 15))
     def step(self, lane: int, stretch: int, fails: int) -> None:
         """A lane takes an order up, or runs one block."""
         model = self.lanes.get(lane)
@@ -180,13 +228,13 @@ class Serving(RuleBasedStateMachine):
         )
 
     @precondition(lambda self: any(lane.alive for lane in self.lanes.values()))
-    @rule(lane=st.integers(0, 2))
+    @rule(lane=st.integers(0, 4))
     def kill(self, lane: int) -> None:
         if lane in self.lanes and self.lanes[lane].alive:
             self.lanes[lane] = LaneModel()
             self.send(LaneLost(LaneId(lane)))
 
-    @rule(lane=st.integers(0, 2))
+    @rule(lane=st.integers(0, 4))
     def restart(self, lane: int) -> None:
         if lane in self.lanes and not self.lanes[lane].alive:
             self.revive(lane)
@@ -209,12 +257,13 @@ class Serving(RuleBasedStateMachine):
         for _ in range(400):
             for lane in self.lanes:
                 self.step(lane, 5, 1)
+            self.wait(MS)
         assert self.scheduler.live() == {}
         assert len(self.world.answered) == self.count
         assert replay(self.journal) == len(self.journal) - 1
 
 
-Serving.TestCase.settings = settings(max_examples=120, stateful_step_count=40)
+Serving.TestCase.settings = settings(max_examples=250, stateful_step_count=40)
 TestServing = Serving.TestCase
 
 

@@ -18,6 +18,9 @@ from tenantdl.sched.placing import Choice, Decide, Want, WantFunction, arrival, 
 from tenantdl.sched.request import Request
 from tenantdl.units import Ns
 
+# A request behind its plan goes at most this much faster than planned.
+_CATCH_UP = 2
+
 
 class Spare(NamedTuple):
     """What bounds a block: `average` cores of its model, `total` spare of the machine and `part`,
@@ -105,6 +108,8 @@ def _block_want(book: Book, cut: Cut, *, adaptive: bool) -> WantFunction:
         part = total * needs.average // max(1, book.cores_max - total)
         end = cut(needs, costs, variant, begin, Spare(needs.average, total, part))
         budget = needs.budgets[begin] - needs.budgets[end]
+        if adaptive:
+            budget = _catching_up(budget, needs.budgets[begin], left * UNDISTURBED // slowdown)
         cores = fewest(costs, variant, begin, end, budget)
         if cores > available:
             # A conflict: grow as soon as cores are free.
@@ -112,6 +117,14 @@ def _block_want(book: Book, cut: Cut, *, adaptive: bool) -> WantFunction:
         return Want(cores, (end,), variant)
 
     return want
+
+
+def _catching_up(budget: int, planned: int, left: int) -> int:
+    """A block's `budget`, shorter where less time is `left` than was `planned` for the rest; who is
+    too far behind to catch up takes what was planned."""
+    if left * _CATCH_UP < planned:
+        return budget
+    return budget * min(left, planned) // max(1, planned)
 
 
 def _averages(book: Book, needs_of: NeedsOf) -> int:

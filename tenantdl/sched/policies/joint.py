@@ -114,8 +114,11 @@ def _options(
     costs, resize = request.costs, book.config.overheads.resize
     had = book.cores.size(request.group) if begin else 0
     slowdown = costs.slowdown(variant, pressure)
-    options = []
+    options: list[_Option] = []
+    ready = book.cores.size(book.ready)
     for cores, table in zip(costs.counts, costs.row(variant), strict=True):
+        if options and cores > ready:
+            break
         time = table.remaining(begin) * slowdown // UNDISTURBED
         if had and cores != had:
             time += resize

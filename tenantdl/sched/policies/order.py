@@ -51,7 +51,8 @@ def whole_model(book: Book) -> WantFunction:
     def want(request: Request, begin: int, available: int) -> Want | None:
         costs = request.costs
         slowdown = costs.slowdown(0, book.level)
-        cores = needs(costs, Ns(request.deadline - request.arrived), 0, slowdown).average
+        average = needs(costs, Ns(request.deadline - request.arrived), 0, slowdown).average
+        cores = costs.usable(min(average, book.cores.size(book.ready)))
         return Want(cores, costs.at(0, cores).block_ends(begin, blocks_max), least=cores)
 
     return want

@@ -88,7 +88,7 @@ def search(book: Book, widths: Callable[[PlanCosts, int], tuple[int, ...]]) -> d
     specs = [tenant.spec for tenant in book.tenants.values()]
     plans = {spec.tenant: _plan_of(book, spec) for spec in specs}
     for spec in sorted(specs, key=lambda s: _work(s, plans[s.tenant], 1), reverse=True):
-        least = load.index(min(load))
+        least = min(range(len(groups)), key=lambda g: (load[g], len(groups[g])))
         groups[least].append(spec)
         load[least] += _work(spec, plans[spec.tenant], 1)
     grain = book.cores.size(1)

@@ -1,0 +1,110 @@
+"""Runs in virtual time: determinism, every policy, the metric, the search."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from tenantdl.load.workload import Workload, parse_workload
+from tenantdl.sched.journal import entry_line, header_line, replay
+from tenantdl.sched.policies import POLICIES
+from tenantdl.sim.execution import CONTENTION
+from tenantdl.sim.machines import MachineFile, load_machine
+from tenantdl.sim.search import PRECISION, find_qps
+from tenantdl.sim.simulate import Scenario, run, scheduler_config
+
+TEXT = """
+name = "pair"
+[load]
+rate = 60
+[[tenant]]
+name = "tiny"
+bundle = "tiny.bundle"
+profile = "tiny_yolov2"
+qos_ms = 12
+[[tenant]]
+name = "google"
+bundle = "google.bundle"
+profile = "googlenet"
+qos_ms = 15
+"""
+WORKLOAD: Workload = parse_workload(TEXT)
+NAMES = [*sorted(POLICIES), "fixed-block(11)"]
+
+
+def scenario(policy: str, rate: float = 80, requests: int = 60, **changes: object) -> Scenario:
+    machine = msgspec.structs.replace(load_machine("64-core"), **changes)
+    return Scenario(WORKLOAD, machine, policy, rate, requests=requests)
+
+
+def journal(which: Scenario) -> list[bytes]:
+    lines = [header_line(scheduler_config(which))]
+    run(which, observer=lambda now, event, out: lines.append(entry_line(now, event, out)))
+    return lines
+
+
+@pytest.mark.parametrize("policy", NAMES)
+def test_every_policy_answers_everyone_and_replays_to_the_byte(policy: str) -> None:
+    which = scenario(policy)
+    lines = journal(which)
+    assert lines == journal(which)
+    assert replay(lines, check=True) == len(lines) - 1
+    result = run(which)
+    assert len(result.outcome.answers) > 40
+    assert len({a.arrived.request for a in result.outcome.answers}) == len(result.outcome.answers)
+    assert 0 < result.row()["core_usage"] <= 64
+    assert result.outcome.counts.launches >= len(result.outcome.answers) - 5
+
+
+def test_seeds_differ_and_rows_do_not_change() -> None:
+    first, again = run(scenario("tenantdl")).row(), run(scenario("tenantdl")).row()
+    assert msgspec.json.encode(first) == msgspec.json.encode(again)
+    other = Scenario(WORKLOAD, load_machine("64-core"), "tenantdl", 80.0, seed=2, requests=60)
+    assert run(other).row() != first
+    keys = "workload machine policy seed qps_at_95 mean_latency_ms p95_ms p99_ms core_usage"
+    assert list(first)[:10] == [*keys.split(), "conflict_rate"]
+
+
+def test_alone_on_the_machine_a_request_takes_what_the_profile_says() -> None:
+    quiet: dict[str, object] = dict(noise=0.0, handover_us=0.0, boundary_us=0.0, resize_us=0.0)
+    result = run(scenario("prema", rate=1, requests=20, **quiet))
+    # GoogLeNet's layers on 64 cores: the 56-core times, stretched as ResNet-50's are published.
+    assert max(result.latencies_ms["google"]) == pytest.approx(2.57, abs=0.05)
+    assert max(result.latencies_ms["google"]) - min(result.latencies_ms["google"]) < 0.02
+
+
+def test_contention_slows_down_and_can_be_switched_off() -> None:
+    together = scenario("static-partition", rate=150, requests=150)
+    alone = Scenario(**{**fields(together), "contention": "none"})
+    weak = scenario("static-partition", rate=150, requests=150, contention=0.2)
+    means = [run(which).row()["mean_latency_ms"] for which in (alone, weak, together)]
+    assert means == sorted(means)
+    assert means[2] > 1.05 * means[0]
+    assert set(CONTENTION) >= {"linear", "none"}
+
+
+def fields(which: Scenario) -> dict[str, object]:
+    return {name: getattr(which, name) for name in Scenario.__slots__}
+
+
+def test_two_sockets_disturb_each_other_less_than_one() -> None:
+    one = run(scenario("tenantdl", rate=300, requests=200))
+    two_sockets: MachineFile = load_machine("2x32-core")
+    two = run(Scenario(WORKLOAD, two_sockets, "tenantdl", 300.0, requests=200))
+    assert one.row()["machine"] != two.row()["machine"]
+    assert two.attainment != one.attainment
+
+
+def test_the_search_ends_at_a_rate_that_holds_and_the_next_does_not() -> None:
+    start = scenario("planaria", rate=500, requests=150)
+    found = find_qps(start, 0.95)
+    assert found.attainment >= 0.95
+    assert found.scenario.rate < 500
+    above = Scenario(**{**fields(start), "rate": found.scenario.rate * PRECISION**2})
+    assert run(above).attainment < 0.95
+
+
+def test_a_run_without_hope_is_cut_short() -> None:
+    full = run(scenario("prema", rate=2000, requests=300))
+    cut = run(scenario("prema", rate=2000, requests=300), misses_max=10)
+    assert len(cut.outcome.answers) < len(full.outcome.answers) / 2
