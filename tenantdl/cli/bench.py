@@ -71,7 +71,7 @@ def qos_command(
         float | None, typer.Option(min=0.1, max=86400, help="Seconds of load.")
     ] = None,
     policy: Annotated[
-        str | None, typer.Option(help="Scheduling policy, such as edf, model-fcfs.")
+        str | None, typer.Option(help="Scheduling policy, such as tenantdl, edf, model-fcfs.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the arrivals.")] = None,
     json: Json = None,

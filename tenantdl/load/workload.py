@@ -29,7 +29,7 @@ from msgspec import UNSET, Meta, UnsetType
 from tenantdl.errors import UserError
 from tenantdl.ids import CoreId
 from tenantdl.load.arrivals import ARRIVALS
-from tenantdl.sched.policies import POLICIES, find_policy
+from tenantdl.sched.policies import DEFAULT, POLICIES, find_policy
 
 WORKLOAD_BYTES_MAX = 1024**2
 
@@ -65,7 +65,7 @@ class SchedulerSection(_Section, frozen=True):
     """`block_ms`: how long a block should run. `refuse_infeasible`: refuse at arrival what cannot
     be in time. `hang_s`: a lane silent for so long in one block is killed and restarted."""
 
-    policy: str = "edf"
+    policy: str = DEFAULT
     block_ms: Annotated[float, Meta(gt=0, le=100)] = 1.5
     blocks_max: Annotated[int, Meta(ge=1, le=48)] = 16
     refuse_infeasible: bool = False

@@ -56,9 +56,9 @@ def test_what_was_slowed_down_as_expected_does_not_move_the_costs() -> None:
     for _ in range(20):
         plan.observe(0, 4, 0, 2, Ns(640), pressure=667)
     assert plan.at(0, 4).remaining(0) == pytest.approx(320, rel=0.02)
-    for _ in range(20):
+    for _ in range(60):
         plan.observe(0, 4, 0, 2, Ns(640), pressure=0)
-    assert plan.at(0, 4).remaining(0) == pytest.approx(640, rel=0.02)
+    assert plan.at(0, 4).remaining(0) == pytest.approx(640, rel=0.03)
     assert plan.at(0, 2).remaining(0) == 510
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -43,7 +45,7 @@ def test_more_cores_are_faster_up_to_a_point(name: str) -> None:
 
 
 def test_the_frontier_of_versions_has_no_dominated_one() -> None:
-    for better, worse in zip(VERSIONS, VERSIONS[1:], strict=False):
+    for better, worse in pairwise(VERSIONS):
         assert better.alone < worse.alone
         assert better.sensitivity > worse.sensitivity
         assert better.pressure > worse.pressure

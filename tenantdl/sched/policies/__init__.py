@@ -15,6 +15,7 @@ events, and are made of the same moves (`placing`).
   parties           cores a tenant follow its latency, every 0.1 s
   veltair           adaptive blocks and versions, by the paper's prose; also its halves, veltair-as
                     (scheduling) and veltair-ac (versions), and its printed rule, veltair-literal
+  tenantdl          ours, and the default: cores, variant, end of block and start chosen together
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ POLICIES: dict[str, Policy] = {
     "veltair": Policy(arrival, blocks.veltair),
     "tenantdl": Policy(urgency, joint.tenantdl),
 }
-DEFAULT = "edf"
+DEFAULT = "tenantdl"
 _NAME = re.compile(r"([a-z-]+)(?:\((\d{1,6})\))?")
 
 
