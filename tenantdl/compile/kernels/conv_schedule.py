@@ -58,13 +58,15 @@ def _loop_orders(spec: ConvSpec, cores: int) -> list[tuple[int, int]]:
 
 
 def _with_prefetch(spec: ConvSpec, schedule: ConvSchedule, target: CpuTarget) -> ConvSchedule:
-    """Weights are prefetched where each is read by one group only, data where it streams once and
-    a 1×1 kernel leaves no reuse to hide behind."""
+    """Weights are prefetched where each is read by one group only. Data is, where it streams from
+    beyond L2 and a 1×1 kernel leaves no reuse to hide behind, and beyond L1 for taller kernels: a
+    tile touches many rows, each for too short a run for the hardware to see where it goes."""
     packed = isinstance(spec.data, Packed)
     plane = is_plane(spec)
     height = 1 if plane else spec.folded(schedule.fold).rows
     nbytes = 4 * spec.data.batch * spec.data.channels * spec.data.height * spec.data.width
     streams = nbytes > target.caches.l2_bytes * 0.3 and spec.kernel == (1, 1)
+    streams |= nbytes > target.caches.l1d_bytes and spec.kernel[0] > 1
     return replace(
         schedule,
         prefetch_weights=packed and schedule.row_block >= height,
