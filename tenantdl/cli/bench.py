@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tenantdl.cli import parse, serve
+from tenantdl.cli import parse, plan_bench, serve
 
 if TYPE_CHECKING:
     from tenantdl.bench.latency import Report, Row
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 PEERS = ("onnxruntime", "openvino")
 
 app = typer.Typer(no_args_is_help=True, help="Measure latency or quality of service.")
+plan_bench.register(app)
 
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of inputs and random weights.")]
@@ -55,7 +56,7 @@ def latency_command(
     settings = latency.Settings(peers, counts, batch, runs, seconds, spin, seed, shapes)
     report = latency.measure(models, settings, render.note)
     if json is not None and report.rows:
-        write_results(json, report.rows, command=_command_line(), seed=seed)
+        write_results(json, report.rows, command=command_line(), seed=seed)
     _show(report, peers)
     if report.failures or not _agree(report.rows):
         raise typer.Exit(1)
@@ -96,7 +97,7 @@ def qos_command(
         json=json,
         report=report,
         journal=journal,
-        command=_command_line(),
+        command=command_line(),
     )
     load = result.workload.load
     title = f"{result.workload.name}: {load.duration_s:g} s of {load.arrivals} load, policy"
@@ -125,7 +126,8 @@ def _number(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
-def _command_line() -> str:
+def command_line() -> str:
+    """What was typed, for result files."""
     return shlex.join(["tenantdl", *sys.argv[1:]])
 
 

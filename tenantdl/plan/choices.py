@@ -15,7 +15,7 @@ TIERS_MAX = 4
 CONFIGURATIONS_MAX = 24
 _MANY = 7  # more configurations than this: structures of one tier fewer
 _VERY_MANY = 14
-_ABOVE_LAST = (0, 1, -1, -2)  # machines more than fill, for the tier above the last
+_ABOVE_LAST = (0, 1, -1, -2, -3)  # machines more than fill, for the tier above the last
 _LAST = (0, 1, 2, 3)  # and for a tier that is alone
 
 
@@ -30,9 +30,10 @@ class Choices(NamedTuple):
 
 def thinned(table: Table) -> Table:
     """At most CONFIGURATIONS_MAX entries: the best by ratio and the fastest."""
-    entries = useful(table)
+    entries = ordered(table)
     if len(entries) <= CONFIGURATIONS_MAX:
         return entries
+    entries = useful(entries)
     kept = set(entries[: CONFIGURATIONS_MAX // 2])
     fastest = sorted(entries, key=lambda entry: (entry.duration_s, -entry.ratio))
     others = (entry for entry in fastest if entry not in kept)

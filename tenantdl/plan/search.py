@@ -20,7 +20,8 @@ from tenantdl.plan.dag import Application, ApplicationPlan, slack
 from tenantdl.plan.structures import Floats, Ints
 
 _SPLITS_MAX = 40_000  # tried at once by table
-_POLISHED = 4
+_POLISHED = 8
+_CANDIDATES = 512  # cheapest splits by table, of which those with other structures are polished
 _HOPELESS = 1.01  # a split that costs so much more by table is not polished
 _BLOCK = 4
 _ROUNDS = 4
@@ -128,22 +129,16 @@ def _tabled(
             cost = np.where(taken <= application.slo_s * (1 + 1e-12), cost, np.inf)
     last = frontiers[taker].places(left)
     cost = cost + np.concatenate([frontiers[taker].cost, [np.inf]])[last]
-    found: list[list[int]] = []
-    seen: set[float] = set()
-    for flat in _cheapest(cost.ravel(), 16 * count):
-        price = round(float(cost.flat[flat]), 9)
-        if math.isinf(price) or price in seen:
-            continue
-        seen.add(price)
-        at = np.unravel_index(flat, shape)
-        split = list(fixed)
-        for module, kept, where in zip(free, points, at, strict=True):
-            split[module] = int(kept[where])
-        split[taker] = int(last.flat[flat])
-        found.append(split)
-        if len(found) == count:
-            break
-    return found
+    flat = _cheapest(cost.ravel(), _CANDIDATES if count > 1 else 1)
+    flat = flat[np.isfinite(cost.ravel()[flat])]
+    splits = np.tile(np.array(fixed, dtype=np.intp), (len(flat), 1))
+    wheres = np.unravel_index(flat, shape) if free else ()
+    for module, kept, where in zip(free, points, wheres, strict=True):
+        splits[:, module] = kept[where]
+    splits[:, taker] = last.ravel()[flat]
+    rows = np.column_stack([frontiers[m].row[splits[:, m]] for m in block])
+    _, first = np.unique(rows, axis=0, return_index=True)
+    return [splits[number].tolist() for number in np.sort(first)[:count]]
 
 
 def _cheapest(cost: Floats, count: int) -> Ints:
@@ -202,34 +197,33 @@ def _exchange(application: Application, split: _Split) -> None:
             return total, trial
 
         now = sum(costs)
-        if outcome(budgets[giver] - _PROBE * application.slo_s)[0] >= now * (1 - 1e-12):
-            continue
-        total, trial = _golden(outcome, budgets[giver], application.slo_s)
-        if total < now * (1 - 1e-10):
-            budgets[:] = trial
-            costs[:] = [curve.cost(b) for curve, b in zip(curves, budgets, strict=True)]
+        for step in (-_PROBE * application.slo_s, _PROBE * application.slo_s):
+            if outcome(budgets[giver] + step)[0] >= now * (1 - 1e-12):
+                continue
+            total, trial = _golden(outcome, budgets[giver], step, application.slo_s)
+            if total < now * (1 - 1e-10):
+                budgets[:] = trial
+                costs[:] = [curve.cost(b) for curve, b in zip(curves, budgets, strict=True)]
+            break
 
 
 def _golden(
-    outcome: Callable[[float], tuple[float, list[float]]], around: float, slo_s: float
+    outcome: Callable[[float], tuple[float, list[float]]], around: float, step: float, most: float
 ) -> tuple[float, list[float]]:
-    """Least outcome below `around`: steps that widen while it falls, then golden sections."""
+    """Least outcome from `around` in the direction of `step`: steps that widen while it falls, then
+    golden sections."""
     best = outcome(around)
-    high, reach = around, _PROBE * slo_s
-    while True:
-        trial = outcome(around - reach)
+    near, far = 0.0, step
+    while abs(far) < most:
+        trial = outcome(around + far)
         if trial[0] >= best[0]:
-            low = around - reach
             break
-        high, best, reach = min(around, around - reach / 4), trial, reach * 4
-        if reach > slo_s:
-            low = around - reach
-            break
+        near, best, far = far / 4, trial, far * 4
     for _ in range(_STEPS):
-        one, two = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-        first, second = outcome(one), outcome(two)
-        if second[0] <= first[0]:
-            low, best = one, min(best, second, key=lambda o: o[0])
+        one, two = far - _GOLDEN * (far - near), near + _GOLDEN * (far - near)
+        first, second = outcome(around + one), outcome(around + two)
+        if first[0] <= second[0]:
+            far, best = two, min(best, first, key=lambda o: o[0])
         else:
-            high, best = two, min(best, first, key=lambda o: o[0])
+            near, best = one, min(best, second, key=lambda o: o[0])
     return best

@@ -1,0 +1,92 @@
+"""`tenantdl bench plan`: planners against the proven optimum, and against each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tenantdl.cli import parse
+
+if TYPE_CHECKING:
+    from tenantdl.bench.plan import Summary
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module to `app`."""
+    app.command(name="plan")(plan_command)
+
+
+def plan_command(
+    cases: Annotated[int, typer.Option(min=0, max=100_000, help="Applications to plan.")] = 100,
+    merging: Annotated[
+        int | None,
+        typer.Option(min=0, max=100_000, help="Sets of tenants to merge (default: a quarter)."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the workloads.")] = 1,
+    planner: Annotated[
+        str, typer.Option(metavar="NAME,…", help="Planners of applications; '' for all.")
+    ] = "",
+    exact: Annotated[
+        bool, typer.Option("--exact/--no-exact", help="Solve every case exactly as well.")
+    ] = True,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the results.")
+    ] = None,
+) -> None:
+    """Compare planners on seeded workloads; costs are computed, times measured."""
+    from tenantdl.bench import plan
+    from tenantdl.bench.plan_merging import OURS as MERGING
+    from tenantdl.cli import render
+    from tenantdl.cli.bench import command_line
+    from tenantdl.plan.planners import OURS, PLANNERS
+
+    names = parse.words(planner, "--planner", known=tuple(PLANNERS)) or tuple(PLANNERS)
+    with render.progress("bench plan") as progress:
+        rows = plan.run(
+            cases=cases,
+            seed=seed,
+            exact=exact,
+            planners=names,
+            merging_cases=cases // 4 if merging is None else merging,
+            json=json,
+            command=command_line(),
+            progress=progress,
+        )
+    columns = ["Planner", ">planned", ">no plan", ">optimal", ">worst gap", ">median ms", ">p99 ms"]
+    columns += [">cost, of ours", ">range"]
+    for title, against, merges in (
+        ("Applications (Harpagon)", OURS, False),
+        ("Tenants sharing queues (HarmonyBatch)", MERGING, True),
+    ):
+        own = [row for row in rows if row["kind"].startswith("merging") == merges]
+        if own:
+            lines = [_line(summary) for summary in plan.summarize(own, against)]
+            render.table(f"{title}: costs computed, times measured", columns, lines)
+            render.line()
+    _verdict(plan.summarize([r for r in rows if r["planner"] in (OURS, MERGING)]), render)
+
+
+def _line(summary: Summary) -> list[str]:
+    return [
+        summary.planner,
+        str(summary.planned),
+        str(summary.failed),
+        "–" if summary.optimal is None else f"{summary.optimal:.1%}",
+        "–" if summary.gap_max is None else f"{summary.gap_max:.2%}",
+        f"{summary.millis_median:.2f}",
+        f"{summary.millis_p99:.2f}",
+        f"{summary.ratio_mean:.3f}",
+        f"{summary.ratio_min:.3f}–{summary.ratio_max:.3f}",
+    ]
+
+
+def _verdict(summaries: list[Summary], render: Any) -> None:
+    """A plan below the optimum would mean that one of the two is wrong."""
+    from tenantdl.bench.plan import SAME
+
+    for summary in summaries:
+        if summary.below is not None and summary.below < -SAME:
+            render.note(f"{summary.planner}: {-summary.below:.2e} below the optimum: a defect")
+            raise typer.Exit(1)

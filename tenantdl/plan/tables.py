@@ -1,0 +1,137 @@
+"""Profile tables: how long models take by batch size and cores, as a file and out of bundles.
+
+A table file is JSON with a version. An entry's `latency_ms` is what to expect, `bound_ms` (where
+known) a high quantile; planning goes by the bound, since a promise rests on it.
+
+Format history
+  1  first form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from tenantdl.bundle.load import read_manifest
+from tenantdl.bundle.manifest import Manifest
+from tenantdl.errors import UserError
+from tenantdl.plan.profile import Configuration, Table, monotone
+from tenantdl.units import MS, SECOND
+
+FORMAT = 1
+TABLE_BYTES_MAX = 16 * 1024**2
+
+Positive = Annotated[float, Meta(gt=0, le=1e9)]
+Count = Annotated[int, Meta(ge=1, le=65536)]
+
+
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A batch of `batch` on `cores` takes `latency_ms`, and seldom more than `bound_ms`."""
+
+    batch: Count
+    cores: Count
+    latency_ms: Positive
+    bound_ms: Positive | None = None
+    source: Literal["measured", "estimated", "declared"] = "measured"
+
+
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All entries of one model."""
+
+    model: str
+    entries: Annotated[tuple[Entry, ...], Meta(min_length=1, max_length=4096)]
+
+
+class TableFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table file. `command`: what produced it; `machine`: where."""
+
+    format: int
+    profiles: tuple[Profile, ...]
+    command: str = ""
+    machine: dict[str, Any] = {}
+
+
+def read_table(path: Path) -> dict[str, Profile]:
+    """Profiles of a table file by model. Raises UserError for what is no such file."""
+    try:
+        if path.stat().st_size > TABLE_BYTES_MAX:
+            raise UserError("is too large for a profile table", where=str(path))
+        file = msgspec.json.decode(path.read_bytes(), type=TableFile)
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    except msgspec.MsgspecError as error:
+        raise UserError(f"is not a profile table: {error}", where=str(path)) from error
+    if file.format != FORMAT:
+        raise UserError(
+            f"profile format {file.format}, this tenantdl reads {FORMAT}", where=str(path)
+        )
+    return {profile.model: profile for profile in file.profiles}
+
+
+def write_table(path: Path, profiles: Sequence[Profile], command: str, machine: Any) -> None:
+    """Write a table file. Raises UserError when it cannot be written."""
+    file = TableFile(
+        format=FORMAT, profiles=tuple(profiles), command=command, machine=dict(machine)
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(file), indent=1) + b"\n")
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", where=str(path)) from error
+
+
+def profile_of(manifest: Manifest) -> Profile:
+    """What a bundle's manifest says of its model: segments' costs, which are on one core."""
+    entries = {
+        plan.batch: Entry(
+            batch=plan.batch,
+            cores=1,
+            latency_ms=max(sum(segment.cost_ns for segment in plan.segments), 1) / MS,
+            source=plan.cost_source,
+        )
+        for plan in manifest.plans
+    }
+    return Profile(model=manifest.name, entries=tuple(entries[batch] for batch in sorted(entries)))
+
+
+def bundle_profile(folder: Path) -> Profile:
+    """The profile of the bundle in `folder`. Raises UserError if there is none."""
+    return profile_of(read_manifest(folder))
+
+
+def merged(profiles: Iterable[Profile]) -> Profile:
+    """Profiles of one model (at least one) as one; of equal batch and cores the first counts."""
+    entries: dict[tuple[int, int], Entry] = {}
+    model = ""
+    for profile in profiles:
+        model = model or profile.model
+        for entry in profile.entries:
+            entries.setdefault((entry.cores, entry.batch), entry)
+    return Profile(model=model, entries=tuple(entries[key] for key in sorted(entries)))
+
+
+def table_of(
+    profile: Profile, prices: Mapping[int, float] | None = None, cores_max: int | None = None
+) -> Table:
+    """Configurations of a profile. A slot of c cores costs c a unit of time, unless `prices` by
+    cores says otherwise. On the same cores a larger batch never counts as faster."""
+    table = []
+    for cores in sorted({entry.cores for entry in profile.entries}):
+        if cores_max is not None and cores > cores_max:
+            continue
+        own = sorted((e for e in profile.entries if e.cores == cores), key=lambda e: e.batch)
+        bounds = monotone([max(e.bound_ms or 0.0, e.latency_ms) for e in own])
+        price = float(cores) if prices is None else prices[cores]
+        for entry, bound in zip(own, bounds, strict=True):
+            duration = bound * MS / SECOND
+            table.append(Configuration(entry.batch, duration, hardware_name(cores), price))
+    return tuple(table)
+
+
+def hardware_name(cores: int) -> str:
+    """How a slot of so many cores is called."""
+    return f"{cores} core" + "s" * (cores > 1)

@@ -1,0 +1,56 @@
+"""`bench plan`: rows, summaries, seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tenantdl.bench import plan
+from tenantdl.bench.envelope import read_results
+from tenantdl.bench.plan_cases import application, measured_tables
+from tenantdl.bench.plan_merging import OURS as MERGING
+from tenantdl.plan.planners import OURS, PLANNERS
+
+
+def test_cases_are_seeded_and_of_all_sizes() -> None:
+    measured = measured_tables()
+    cases = [application(3, number, measured) for number in range(16)]
+    assert cases[5] == application(3, 5, measured)
+    assert cases[5] != application(4, 5, measured)
+    names = {case.name for case in cases}
+    assert names == {f"{kind}-{size}" for kind in ("random", "measured") for size in range(1, 5)}
+
+
+def test_rows_and_file(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    rows = plan.run(cases=3, seed=1, merging_cases=4, json=path, command="typed")
+    assert read_results(path).results == rows
+    assert read_results(path).command == "typed"
+    ours = [row for row in rows if row["planner"] == OURS]
+    assert [row["case"] for row in ours] == [0, 1, 2]
+    for row in ours:
+        assert row["bound"] * (1 - plan.SAME) <= row["cost"] <= row["optimal_cost"] * 1.05
+        assert row["millis"] > 0
+    assert {row["planner"] for row in rows} >= {*PLANNERS, MERGING, "batch"}
+
+
+def test_costs_do_not_depend_on_how_many_are_asked() -> None:
+    few = plan.run(cases=2, seed=7, exact=False, planners=[OURS])
+    more = plan.run(cases=3, seed=7, exact=False, planners=[OURS])
+    assert [r["cost"] for r in few] == [r["cost"] for r in more][:2]
+    assert all(row["optimal_cost"] is None for row in few)
+
+
+def test_summaries() -> None:
+    def row(planner: str, case: int, cost: float | None, optimum: float) -> plan.Row:
+        return {
+            "planner": planner, "case": case, "cost": cost, "optimal_cost": optimum, "millis": 2.0
+        }  # fmt: skip
+
+    rows = [row(OURS, 0, 1.0, 1.0), row(OURS, 1, 2.2, 2.0), row("x", 0, 3.0, 1.0)]
+    rows.append(row("x", 1, None, 2.0))
+    ours, other = plan.summarize(rows)
+    assert (ours.optimal, ours.planned, ours.failed) == (0.5, 2, 0)
+    assert ours.gap_max == pytest.approx(0.1)
+    assert (other.planned, other.failed, other.ratio_mean) == (1, 1, 3.0)
