@@ -20,13 +20,14 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
 from tenantdl.errors import InvariantError, UserError
-from tenantdl.plan.dag import Application, ApplicationPlan
+from tenantdl.plan.dag import Application, ApplicationPlan, slack
 from tenantdl.plan.module import ModulePlan, Tier, plan_of
 from tenantdl.plan.profile import Table, ordered, tie_groups
 
 ROUNDS_MAX = 60
 TOLERANCE = 2e-6  # of the latency target: HiGHS meets constraints to about 1e-6
-_TANGENTS = 6
+_TANGENTS = 10
+_GAP = 1e-6  # relative: how closely the optimum is proven
 _NEGLIGIBLE = 1e-5  # of a machine
 
 
@@ -99,18 +100,26 @@ def solve_exact(
     columns = _layout(application)
     size = columns[-1].latency + 1
     program = _Program(size)
-    for own in columns:
-        _module_rows(program, own, cost_max)
+    # What no module can do without leaves so much for each.
+    least = [
+        module.rate / own.table[0].ratio
+        for module, own in zip(application.modules, columns, strict=True)
+    ]
+    most = [cost_max - sum(least) + own for own in least]
+    for own, limit in zip(columns, most, strict=True):
+        _module_rows(program, own, limit)
     for path in application.paths:
         program.add({columns[m].latency: -1.0 for m in path}, -1.0)
-    cost, integrality, upper = _variables(columns, cost_max)
+    cost, integrality, upper = _variables(columns, most)
+    # The search is cut off where it gets no cheaper.
+    program.add({int(place): -float(cost[place]) for place in np.flatnonzero(cost)}, -cost_max)
     for _ in range(ROUNDS_MAX):
         answer = milp(
             cost,
             integrality=integrality,
             bounds=Bounds(np.zeros(size), upper),
             constraints=program.matrix(),
-            options={"mip_rel_gap": 1e-9, "time_limit": seconds_max},
+            options={"mip_rel_gap": _GAP, "time_limit": seconds_max},
         )
         if answer.status == 2:
             raise UserError("no plan meets the latency target", where=application.name)
@@ -123,10 +132,14 @@ def solve_exact(
 
 
 def _layout(application: Application) -> list[_Columns]:
-    columns = []
+    columns: list[_Columns] = []
     begin = 0
+    shortest = [min(entry.duration_s for entry in m.table) for m in application.modules]
     for module in application.modules:
-        table = ordered(module.table)
+        room = slack(application, shortest, len(columns))
+        table = ordered(entry for entry in module.table if entry.duration_s < room)
+        if not table:
+            raise UserError("no plan meets the latency target", where=application.name)
         columns.append(_module_columns(table, module.rate, application.slo_s, begin))
         begin += 4 * len(table) + 1
     return columns
@@ -179,18 +192,18 @@ def _tangent(
 
 
 def _variables(
-    columns: list[_Columns], cost_max: float
+    columns: list[_Columns], cost_max: list[float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     size = columns[-1].latency + 1
     cost, integrality, upper = np.zeros(size), np.zeros(size), np.full(size, np.inf)
-    for own in columns:
+    for own, limit in zip(columns, cost_max, strict=True):
         for tier, configuration in enumerate(own.table):
             full, partial, any_full, any_partial = (own.column(kind, tier) for kind in range(4))
             cost[full] = configuration.price
             cost[partial] = own.rate / configuration.ratio
             integrality[[full, any_full, any_partial]] = 1
             upper[[any_full, any_partial]] = 1
-            upper[full] = cost_max // configuration.price
+            upper[full] = limit // configuration.price
             upper[partial] = configuration.throughput / own.rate
     return cost, integrality, upper
 
