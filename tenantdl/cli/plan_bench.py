@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the command of this module to `app`."""
     app.command(name="plan")(plan_command)
+    app.command(name="plan-promise")(promise_command)
+    app.command(name="plan-table")(table_command)
 
 
 def plan_command(
@@ -66,6 +68,65 @@ def plan_command(
             render.table(f"{title}: costs computed, times measured", columns, lines)
             render.line()
     _verdict(plan.summarize([r for r in rows if r["planner"] in (OURS, MERGING)]), render)
+
+
+def promise_command(
+    cases: Annotated[int, typer.Option(min=1, max=10_000, help="Applications to plan.")] = 80,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the workloads.")] = 1,
+    share: Annotated[
+        float, typer.Option(min=0.5, max=0.9999, help="Share in time that a margin is to hold.")
+    ] = 0.99,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the results.")
+    ] = None,
+) -> None:
+    """Simulate plans: do they keep their promise, and what margin does chance take?"""
+    from tenantdl.bench import plan_promise
+    from tenantdl.bench.envelope import write_results
+    from tenantdl.cli import render
+    from tenantdl.cli.bench import command_line
+
+    with render.progress("bench plan-promise") as progress:
+        rows = plan_promise.run(cases=cases, seed=seed, share=share, progress=progress)
+    if json is not None:
+        write_results(json, rows, command=command_line(), seed=seed)
+    columns = ["Arrivals", ">modules", ">cases", ">in time", ">worst", ">promise kept"]
+    columns += [">max / SLO", ">margin", ">cost"]
+    render.table(
+        "Share of requests within the target (simulated)",
+        columns,
+        [
+            [
+                row["arrivals"],
+                row["modules"],
+                row["cases"],
+                f"{row['within']:.1%}",
+                f"{row['worst']:.1%}",
+                f"{row['kept']:.0%}",
+                f"{row['max_over_slo']:.2f}",
+                f"{row['margin']:.0%}",
+                f"{row['cost_ratio']:.2f}",
+            ]
+            for row in plan_promise.summarize(rows)
+        ],
+    )
+
+
+def table_command(
+    results: Annotated[
+        list[Path], typer.Argument(metavar="RESULT.json", help="Of `bench latency --json`.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="TABLE.json", help="File to write.")
+    ],
+) -> None:
+    """Make a profile table to plan with out of measured latencies."""
+    from tenantdl.bench.plan_table import write
+    from tenantdl.cli import render
+
+    profiles = write(results, output)
+    entries = sum(len(profile.entries) for profile in profiles)
+    render.line(f"{output}: {entries} entries of {len(profiles)} models")
 
 
 def _line(summary: Summary) -> list[str]:

@@ -28,6 +28,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from tenantdl.errors import UserError
 from tenantdl.ids import CoreId
+from tenantdl.load.applications import ApplicationSection, ModuleSection, check_applications
 from tenantdl.load.arrivals import ARRIVALS
 from tenantdl.sched.policies import DEFAULT, POLICIES, find_policy
 
@@ -108,9 +109,12 @@ class TenantSection(_Section, frozen=True):
 
 
 class Workload(_Section, frozen=True):
-    """A checked workload file. `format` is always 1."""
+    """A checked workload file. `format` is always 1. `application`: models joined to a DAG, see
+    `load.applications`; `profiles`: tables of measured latency to plan with."""
 
-    tenant: Annotated[tuple[TenantSection, ...], Meta(min_length=1, max_length=256)]
+    tenant: Annotated[tuple[TenantSection, ...], Meta(max_length=256)] = ()
+    application: Annotated[tuple[ApplicationSection, ...], Meta(max_length=256)] = ()
+    profiles: tuple[str, ...] = ()
     format: Literal[1] = 1
     name: str = "workload"
     bundles: str = "."
@@ -167,6 +171,7 @@ def load_workload(path: str | Path) -> Workload:
     return msgspec.structs.replace(
         workload,
         bundles=str(folder / workload.bundles),
+        profiles=tuple(str(folder / table) for table in workload.profiles),
         load=msgspec.structs.replace(workload.load, trace=trace and str(folder / trace)),
         tenant=tuple(
             msgspec.structs.replace(t, inputs=t.inputs and str(folder / t.inputs))
@@ -194,6 +199,9 @@ def json_schema() -> dict[str, Any]:
 
 def check_workload(workload: Workload, where: str = "workload") -> None:
     """Check what types cannot say: names, policies, arrivals. Raises UserError."""
+    if not workload.tenant and not workload.application:
+        raise UserError("object missing required field tenant (or application)", where=where)
+    check_applications(workload.application, where)
     names = [tenant.name for tenant in workload.tenant]
     for index, tenant in enumerate(workload.tenant):
         key = f"tenant[{index}]"
@@ -231,6 +239,11 @@ _SECTIONS = {
     for name, kind in get_type_hints(Workload).items()
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 }
+_LISTED: dict[str, type[msgspec.Struct]] = {
+    "tenant": TenantSection,
+    "application": ApplicationSection,
+    "application.module": ModuleSection,
+}
 
 
 def _explain(message: str) -> str:
@@ -242,7 +255,7 @@ def _explain(message: str) -> str:
     if not unknown:
         return f"{path}: {text[:1].lower()}{text[1:]}" if path else text
     section = path.partition("[")[0]
-    kind = TenantSection if section == "tenant" else _SECTIONS.get(section, Workload)
+    kind = _LISTED.get(re.sub(r"\[.*?\]", "", path)) or _SECTIONS.get(section, Workload)
     known = [field.name for field in msgspec.structs.fields(kind)]
     key = ".".join(part for part in (path, unknown.group(1)) if part)
     return f"{key}: unknown key{_nearest(unknown.group(1), known)}"

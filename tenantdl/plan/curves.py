@@ -107,6 +107,9 @@ def frontier(table: Table, rate: float, budget: float) -> Frontier:
     """The frontier of a module up to `budget` seconds, sampled; every point is a plan with just
     that latency. It has no points when there is no plan."""
     every = structures(table, rate, budget)
+    if not len(every.base):
+        nothing = np.zeros(0)
+        return Frontier(every, nothing, nothing, np.zeros(0, dtype=np.intp))
     shortest = min(entry.duration_s for entry in every.table)
     budgets = np.geomspace(shortest, budget, _POINTS)
     cost, row = every.cheapest(budgets)

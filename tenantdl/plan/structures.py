@@ -228,6 +228,8 @@ def _best(every: Structures, budget: float) -> Structures:
     budget, so between two samples it is at least its cost at the later one."""
     shortest = min(entry.duration_s for entry in every.table)
     for samples in _SAMPLES:
+        if not len(every.base):
+            break
         budgets = np.geomspace(shortest, budget, samples)
         costs = every.costs(budgets)
         best = costs.min(axis=0)

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tenantdl.bench import plan
-from tenantdl.bench.envelope import read_results
+from tenantdl.bench import plan, plan_promise
+from tenantdl.bench.envelope import read_results, write_results
 from tenantdl.bench.plan_cases import application, measured_tables
 from tenantdl.bench.plan_merging import OURS as MERGING
+from tenantdl.bench.plan_table import write
+from tenantdl.errors import UserError
 from tenantdl.plan.planners import OURS, PLANNERS
+from tenantdl.plan.tables import read_table
 
 
 def test_cases_are_seeded_and_of_all_sizes() -> None:
@@ -54,3 +57,27 @@ def test_summaries() -> None:
     assert (ours.optimal, ours.planned, ours.failed) == (0.5, 2, 0)
     assert ours.gap_max == pytest.approx(0.1)
     assert (other.planned, other.failed, other.ratio_mean) == (1, 1, 3.0)
+
+
+def test_a_profile_table_is_made_of_measured_latencies(tmp_path: Path) -> None:
+    row = {"model": "m", "target": "tenantdl", "threads": 2, "batch": 4, "median_ms": 3.0}
+    rows = [row | {"p95_ms": 4.0}, row | {"p95_ms": 9.0, "target": "other"}]
+    write_results(tmp_path / "r.json", rows, command="typed", seed=None)
+    write([tmp_path / "r.json"], tmp_path / "t.json")
+    (entry,) = read_table(tmp_path / "t.json")["m"].entries
+    assert (entry.cores, entry.batch, entry.latency_ms, entry.bound_ms) == (2, 4, 3.0, 4.0)
+    write_results(tmp_path / "n.json", rows[1:], command="typed", seed=None)
+    with pytest.raises(UserError, match="no latencies of ours"):
+        write([tmp_path / "n.json"], tmp_path / "t.json")
+
+
+def test_promises_are_simulated() -> None:
+    rows = plan_promise.run(cases=4, seed=2, share=0.95)
+    assert len(rows) == 12
+    by_arrivals = {(row["case"], row["arrivals"]): row for row in rows}
+    for case in range(4):
+        plain = by_arrivals[case, "poisson"]
+        held = by_arrivals[case, "poisson + margin"]
+        assert held["within"] >= min(plain["within"], 0.95)
+        assert held["cost_ratio"] >= 1 - 1e-9
+    assert {row["modules"] for row in plan_promise.summarize(rows)} == {1, 2, 3, 4}

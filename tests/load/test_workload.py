@@ -97,4 +97,4 @@ def test_a_missing_file_is_a_user_error(tmp_path: Path) -> None:
 def test_the_schema_knows_every_section() -> None:
     definitions = json_schema()["$defs"]
     assert "qos_ms" in definitions["TenantSection"]["properties"]
-    assert definitions["Workload"]["required"] == ["tenant"]
+    assert "slo_ms" in definitions["ApplicationSection"]["properties"]

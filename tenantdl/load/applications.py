@@ -1,0 +1,93 @@
+"""Applications of a workload file: several models joined to a DAG, with one end-to-end target.
+
+profiles = ["profiles.json"]     # tables of measured latency; bundles' own figures come after
+
+[[application]]
+name = "ocr"
+slo_ms = 900
+rate = 2                         # requests a second
+
+[[application.module]]
+name = "detect"
+model = "ppocr_det"              # in a profile table; or bundle = "ppocr_det.bundle"
+
+[[application.module]]
+name = "read"
+model = "ppocr_rec"
+after = ["detect"]
+fan_out = 6                      # mean calls for one request of the application
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from tenantdl.errors import UserError
+
+Positive = Annotated[float, Meta(gt=0, le=1e9)]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+MODULES_MAX = 16
+
+
+class ModuleSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One model of an application. `after`: the modules whose results it takes; `fan_out`: its mean
+    calls for one request of the application."""
+
+    name: Name
+    model: Name | None = None
+    bundle: str | None = None
+    after: tuple[Name, ...] = ()
+    fan_out: Positive = 1.0
+
+
+class ApplicationSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An application: `rate` requests a second, each to be answered within `slo_ms`."""
+
+    name: Name
+    slo_ms: Positive
+    rate: Positive
+    module: Annotated[tuple[ModuleSection, ...], Meta(min_length=1, max_length=MODULES_MAX)]
+
+    def edges(self) -> tuple[tuple[int, int], ...]:
+        """Pairs (before, after) of module numbers."""
+        numbers = {module.name: number for number, module in enumerate(self.module)}
+        return tuple(
+            (numbers[before], number)
+            for number, module in enumerate(self.module)
+            for before in module.after
+        )
+
+
+def check_applications(applications: tuple[ApplicationSection, ...], where: str) -> None:
+    """Check what types cannot say: names, references, cycles. Raises UserError, in one line."""
+    names = [application.name for application in applications]
+    for index, application in enumerate(applications):
+        key = f"application[{index}]"
+        if names.index(application.name) != index:
+            raise UserError(f"{key}.name: {application.name!r} is there twice", where=where)
+        _check_modules(application, key, where)
+
+
+def _check_modules(application: ApplicationSection, key: str, where: str) -> None:
+    names = [module.name for module in application.module]
+    for index, module in enumerate(application.module):
+        at = f"{key}.module[{index}]"
+        if names.index(module.name) != index:
+            raise UserError(f"{at}.name: {module.name!r} is there twice", where=where)
+        if (module.model is None) == (module.bundle is None):
+            raise UserError(f"{at}: give model or bundle, one of them", where=where)
+        for before in module.after:
+            if before not in names:
+                raise UserError(f"{at}.after: there is no module {before!r}", where=where)
+        if len(set(module.after)) < len(module.after):
+            raise UserError(f"{at}.after: a module is there twice", where=where)
+    left = {module.name: set(module.after) for module in application.module}
+    while ready := [name for name, before in left.items() if not before]:
+        left = {
+            name: before.difference(ready) for name, before in left.items() if name not in ready
+        }
+    if left:
+        raise UserError(f"{key}: modules wait for each other: {', '.join(left)}", where=where)
