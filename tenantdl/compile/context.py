@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from tenantdl.compile.graph import Array, Graph, Node, TensorType
 from tenantdl.compile.kernels.convert import pack_kernel, pad_kernel, unpack_kernel
 from tenantdl.compile.kernels.layout import NO_BORDER, Border, Packed, Planar
 from tenantdl.compile.operator import Buffer, Kernel, Lowered, Operator, Program
+from tenantdl.compile.schedules import Choice, Schedules
 from tenantdl.compile.target import CpuTarget
 
 Form = Literal["packed", "plain"]
@@ -53,11 +54,14 @@ class Context:
     readers need around it; `placements`: its concatenation and first block there; `views`: the
     packed value that it is the same memory as."""
 
-    def __init__(self, graph: Graph, target: CpuTarget, cores: int, forms: dict[str, Form]) -> None:
+    def __init__(
+        self, graph: Graph, target: CpuTarget, cores: int, schedules: Schedules | None = None
+    ) -> None:
         self.graph = graph
+        self.schedules = schedules or Schedules()
         self.target = target
         self.cores = cores
-        self.forms = forms
+        self.forms: dict[str, Form] = {}
         self.borders: dict[str, Border] = {}
         self.placements: dict[str, tuple[str, int]] = {}
         self.views: dict[str, str] = {}
@@ -195,9 +199,12 @@ class Context:
         *,
         n_outputs: int = 1,
         flops: int = 0,
+        choices: tuple[Choice[Any], ...] = (),
     ) -> None:
-        """Append an operator; `args` are buffers in the order of the kernel's parameters."""
-        self.program.operators.append(Operator(name, kind, kernel, args, n_outputs, flops))
+        """Append an operator; `args` are buffers in the order of the kernel's parameters,
+        `choices` what was picked for it."""
+        operator = Operator(name, kind, kernel, args, n_outputs, flops, choices)
+        self.program.operators.append(operator)
 
     def adopt(self, lowered: Lowered) -> None:
         """Take over operators and buffers that the generic schedule made; its results are plain."""

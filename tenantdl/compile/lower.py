@@ -10,15 +10,18 @@ from tenantdl.compile.kernels.convert import copy_kernel
 from tenantdl.compile.kernels.layout import NO_BORDER
 from tenantdl.compile.memory import resolve
 from tenantdl.compile.operator import Program
+from tenantdl.compile.schedules import Schedules
 from tenantdl.compile.target import CpuTarget
 
 
-def lower(graph: Graph, target: CpuTarget, cores: int) -> Program:
+def lower(
+    graph: Graph, target: CpuTarget, cores: int, schedules: Schedules | None = None
+) -> Program:
     """Operators and buffers for `graph` on `target`, schedules chosen for `cores` cores.
 
     Raises UserError naming the node that nothing can run.
     """
-    context = Context(graph, target, cores, {})
+    context = Context(graph, target, cores, schedules)
     planned = merge_chains(context, plan_groups(context))
     _inherit_borders(context)
     pending: list[Node] = []

@@ -40,6 +40,7 @@ class Operator:
     args: tuple[str, ...]
     n_outputs: int = 1
     flops: int = 0
+    choices: tuple[Choice[Any], ...] = ()
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -115,14 +115,14 @@ def compile_model(
         with phases("build"):
             build_library((op.kernel for op in program.operators), cpu, folder / LIBRARY)
         with phases("weights"):
-            _write_weights(program, memory, folder / WEIGHTS)
-        plan = _plan(graph, program, memory, batch)
-        manifest = _manifest(name, cpu, cores, plan, folder, _source(model))
+            write_weights(program, memory, folder / WEIGHTS)
+        plan = static_plan(graph, program, memory, batch)
+        manifest = new_manifest(name, cpu, cores, plan, folder, _source(model))
         with phases("measure"):
             manifest = _with_segments(manifest, folder, cpu)
         _describe(summary, manifest, program, folder)
         manifest = msgspec.structs.replace(manifest, summary=asdict(summary))
-        _write_manifest(manifest, folder)
+        write_manifest(manifest, folder)
     return summary
 
 
@@ -169,84 +169,6 @@ def _folder_beside(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_weights(program: Program, memory: MemoryPlan, file: Path) -> None:
-    with file.open("wb") as stream:
-        for name, array in program.constants.items():
-            if name in memory.weights and array.nbytes:
-                stream.seek(memory.weights[name])
-                array.tofile(stream)
-        stream.truncate(memory.weights_bytes)
-
-
-def _plan(graph: Graph, program: Program, memory: MemoryPlan, batch: int) -> Plan:
-    """The static plan, segments still missing."""
-
-    def tensor(value: str, buffer: str) -> Tensor:
-        kind = graph.types[value]
-        return Tensor(value, kind.dtype, kind.shape, memory.arena[buffer])
-
-    pairs = zip(graph.outputs, program.outputs, strict=True)
-    return Plan(
-        batch=batch,
-        arena_bytes=memory.arena_bytes,
-        inputs=tuple(tensor(value, value) for value in graph.inputs),
-        outputs=tuple(tensor(value, buffer) for value, buffer in pairs),
-        calls=tuple(_call(operator, memory) for operator in program.operators),
-        segments=(),
-        cost_source="estimated",
-    )
-
-
-def _call(operator: Operator, memory: MemoryPlan) -> Call:
-    arguments = []
-    for name, parameter in zip(operator.args, operator.kernel.parameters(), strict=True):
-        in_weights = name in memory.weights
-        arguments.append(
-            Argument(
-                "weights" if in_weights else "arena",
-                memory.weights[name] if in_weights else memory.arena[name],
-                parameter.shape,
-                parameter.dtype,
-            )
-        )
-    nbytes = sum(
-        int(np.prod(a.shape, dtype=np.int64)) * np.dtype(a.dtype).itemsize for a in arguments
-    )
-    return Call(
-        operator.name,
-        operator.kind,
-        operator.kernel.key,
-        tuple(arguments),
-        operator.flops,
-        nbytes,
-    )
-
-
-def _manifest(
-    name: str,
-    cpu: CpuTarget,
-    cores: Sequence[int],
-    plan: Plan,
-    folder: Path,
-    source: str,
-) -> Manifest:
-    from tenantdl import __version__
-
-    digests = {file: file_digest(folder / file) for file in (LIBRARY, WEIGHTS)}
-    return Manifest(
-        format=FORMAT,
-        name=name,
-        created_by=f"tenantdl {__version__}",
-        source=source,
-        target=Target(cpu.arch, cpu.level.mcpu, cpu.level.features),
-        machine=this_machine().describe(),
-        cores=tuple(cores),
-        digests=digests,
-        plans=(plan,),
-        summary={},
-    )
-
-
 def _source(model: str | Path | ModelProto) -> str:
     """SHA-256 of the ONNX file, or of the serialised model without its weights' bytes."""
     if isinstance(model, str | Path):
@@ -262,7 +184,7 @@ def _with_segments(manifest: Manifest, folder: Path, cpu: CpuTarget) -> Manifest
     runs_here = cpu.arch == machine.arch and set(cpu.level.features) <= machine.features
     plan = msgspec.structs.replace(plan, segments=cut(costs))
     manifest = msgspec.structs.replace(manifest, plans=(plan,))
-    _write_manifest(manifest, folder)
+    write_manifest(manifest, folder)
     if not runs_here:
         return manifest
     with ThreadPoolExecutor(1) as thread:  # affinity and core group are a thread's own
@@ -274,10 +196,6 @@ def _with_segments(manifest: Manifest, folder: Path, cpu: CpuTarget) -> Manifest
 def _measured(folder: Path, core: CoreId) -> list[int]:
     pin([core])
     return measure_ns(Runner(load_bundle(folder, verify=False)))
-
-
-def _write_manifest(manifest: Manifest, folder: Path) -> None:
-    (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
 
 
 def _describe(summary: Summary, manifest: Manifest, program: Program, folder: Path) -> None:

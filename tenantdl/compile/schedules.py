@@ -1,0 +1,112 @@
+"""Which of a template's candidate schedules an operator gets: a measured record's, else the model's.
+
+A template ranks its candidates by predicted time and asks `Schedules.pick`. Records are lines of
+JSON in `tuning_logs/<model>/<target>.jsonl`, small and reviewable; one says which candidate won for
+one key (the operator's sizes and the number of cores), and is used whatever model it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from tenantdl.compile.target import CpuTarget
+from tenantdl.errors import UserError
+
+S = TypeVar("S")
+RECORDS_BYTES_MAX = 64 * 1024**2
+COMMITTED = Path(__file__).resolve().parents[2] / "tuning_logs"
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`schedule` won for `key`. `ns`: its measured time in the network on 1, 2, … cores; `first_ns`:
+    that of the candidate with the best prediction."""
+
+    key: str
+    schedule: str
+    ns: tuple[int, ...]
+    first_ns: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice(Generic[S]):
+    """A picked schedule; `settled` when a record said so."""
+
+    key: str
+    schedule: S
+    settled: bool
+
+
+class Schedules:
+    """Records, and for what they do not hold: the candidate of rank `rank`."""
+
+    def __init__(self, records: Iterable[Record] = (), rank: int = 0) -> None:
+        self._winners = {record.key: record.schedule for record in records}
+        self._rank = rank
+
+    def pick(self, key: str, ranked: Sequence[S]) -> Choice[S]:
+        """One of `ranked` (best prediction first, not empty). A record of a candidate that is not
+        among them (any more, or because an option excludes it) does not count."""
+        winner = self._winners.get(key)
+        for schedule in ranked if winner is not None else ():
+            if repr(schedule) == winner:
+                return Choice(key, schedule, True)
+        return Choice(key, ranked[min(self._rank, len(ranked) - 1)], False)
+
+
+def ranked(
+    candidates: Iterable[S], cycles: Callable[[S], float], kind: Callable[[S], Any]
+) -> list[S]:
+    """Best prediction first, then the best of every other kind, then the rest: what is measured
+    first should differ in more than details."""
+    order = sorted(candidates, key=cycles)
+    kinds: dict[Any, S] = {}
+    for candidate in order:
+        kinds.setdefault(kind(candidate), candidate)
+    heads = list(kinds.values())
+    return [*heads, *(c for c in order if not any(c is head for head in heads))]
+
+
+def read_records(target: CpuTarget, folders: Iterable[Path] = (COMMITTED,)) -> list[Record]:
+    """All records for `target` in the folders that exist; later ones win. Raises UserError."""
+    files = [file for folder in folders for file in sorted(folder.glob(_file_of(target, "*")))]
+    return [record for file in files for record in _read(file)]
+
+
+def write_records(records: Sequence[Record], target: CpuTarget, model: str, folder: Path) -> Path:
+    """Add to the model's log in `folder`, newer records in place of older ones of the same key.
+    Written aside and renamed. Raises UserError when that fails."""
+    file = folder / _file_of(target, model)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        old = _read(file) if file.is_file() else []
+        lines = {record.key: msgspec.json.encode(record) + b"\n" for record in [*old, *records]}
+        aside = file.with_suffix(".new")
+        aside.write_bytes(b"".join(lines[key] for key in sorted(lines)))
+        aside.replace(file)
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", where=str(file)) from error
+    return file
+
+
+def _file_of(target: CpuTarget, model: str) -> str:
+    """Records are kept apart by instruction set and caches."""
+    caches = target.caches
+    machine = f"{target.level.mcpu}-{caches.l1d_bytes // 1024}k-{caches.l2_bytes // 1024}k"
+    return f"{model}/{machine}.jsonl"
+
+
+def _read(file: Path) -> list[Record]:
+    if file.stat().st_size > RECORDS_BYTES_MAX:
+        raise UserError("tuning log is too large", where=str(file))
+    found = []
+    for number, line in enumerate(file.read_bytes().splitlines(), 1):
+        try:
+            found.append(msgspec.json.decode(line, type=Record))
+        except msgspec.MsgspecError as error:
+            raise UserError(f"not a tuning record: {error}", where=f"{file}:{number}") from error
+    return found
