@@ -38,16 +38,22 @@ def compile(
     batch: int = 1,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     cores: Sequence[int] = (1, 2),
+    tune: str = "none",
+    tuning_logs: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Summary:
     """Compile an ONNX model (file or loaded) to a bundle, a folder at `out`.
 
     `name`: what the model is called when served (default: the file's stem). `target`: `native` or
     `ARCH[:CPU]`. `batch` binds a symbolic first dimension, `shapes` whole inputs. `cores`: the
-    core counts to prepare for. `progress(phase, fraction)` is called as the work goes on.
+    core counts to prepare for. `tune`: "none" takes schedules from the model of the machine and
+    the records there are; "fast" measures a few for up to a minute, "full" many for up to half an
+    hour. `tuning_logs`: folder whose records are read, and to which new ones go.
+    `progress(phase, fraction)` is called as the work goes on.
     Raises UserError for a model that cannot be compiled, naming the node.
     """
-    from tenantdl.compile.pipeline import compile_model
+    from tenantdl.compile.pipeline import Tuning, compile_model
+    from tenantdl.compile.tune import effort_of
 
     source = Path(os.fspath(model)) if isinstance(model, str | os.PathLike) else model
     return compile_model(
@@ -58,6 +64,7 @@ def compile(
         batch=batch,
         shapes=shapes,
         cores=tuple(cores),
+        tuning=Tuning(effort_of(tune), Path(tuning_logs) if tuning_logs else None),
         progress=progress,
     )
 

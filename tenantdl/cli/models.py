@@ -34,6 +34,15 @@ def compile_command(
         typer.Option(metavar="NAME=1x3x224x224", help="Shape of an input (repeatable)."),
     ] = None,
     cores: Annotated[str, typer.Option(metavar="N,…", help="Core counts to prepare for.")] = "1,2",
+    tune: Annotated[
+        str,
+        typer.Option(
+            metavar="none|fast|full", help="Measure candidate schedules: at once, a minute, longer."
+        ),
+    ] = "none",
+    tuning_logs: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where measured schedules are kept.")
+    ] = None,
 ) -> None:
     """Compile an ONNX model to a bundle."""
     shapes = parse.shapes(shape or ())
@@ -54,6 +63,8 @@ def compile_command(
             batch=batch,
             shapes=shapes or None,
             cores=counts,
+            tune=tune,
+            tuning_logs=tuning_logs,
             progress=progress,
         )
     report.compiled(read_manifest(out), out)

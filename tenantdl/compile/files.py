@@ -24,6 +24,7 @@ from tenantdl.bundle.manifest import (
 from tenantdl.compile.graph import Graph
 from tenantdl.compile.memory import MemoryPlan
 from tenantdl.compile.operator import Operator, Program
+from tenantdl.compile.segment import cut, estimate_ns
 from tenantdl.compile.target import CpuTarget
 from tenantdl.machine import this_machine
 
@@ -39,20 +40,21 @@ def write_weights(program: Program, memory: MemoryPlan, file: Path) -> None:
 
 
 def static_plan(graph: Graph, program: Program, memory: MemoryPlan, batch: int) -> Plan:
-    """The static plan, segments still missing."""
+    """The static plan, segments cut by estimated times."""
 
     def tensor(value: str, buffer: str) -> Tensor:
         kind = graph.types[value]
         return Tensor(value, kind.dtype, kind.shape, memory.arena[buffer])
 
+    calls = tuple(_call(operator, memory) for operator in program.operators)
     pairs = zip(graph.outputs, program.outputs, strict=True)
     return Plan(
         batch=batch,
         arena_bytes=memory.arena_bytes,
         inputs=tuple(tensor(value, value) for value in graph.inputs),
         outputs=tuple(tensor(value, buffer) for value, buffer in pairs),
-        calls=tuple(_call(operator, memory) for operator in program.operators),
-        segments=(),
+        calls=calls,
+        segments=cut([estimate_ns(call) for call in calls]),
         cost_source="estimated",
     )
 

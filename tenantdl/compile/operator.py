@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tenantdl.compile.graph import Array, TensorType
+from tenantdl.compile.schedules import Choice
 
 
 @dataclass(frozen=True, slots=True)

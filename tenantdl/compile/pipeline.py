@@ -19,30 +19,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
 from tenantdl.bundle.load import file_digest, load_bundle
 from tenantdl.bundle.manifest import (
-    FORMAT,
     LIBRARY,
     MANIFEST,
     WEIGHTS,
-    Argument,
-    Call,
     Manifest,
-    Plan,
-    Target,
-    Tensor,
 )
 from tenantdl.compile.build import build_library
+from tenantdl.compile.files import new_manifest, static_plan, write_manifest, write_weights
 from tenantdl.compile.frontend import load_graph
 from tenantdl.compile.graph import Graph
 from tenantdl.compile.lower import lower
-from tenantdl.compile.memory import MemoryPlan, plan_memory
-from tenantdl.compile.operator import Operator, Program
+from tenantdl.compile.memory import plan_memory
+from tenantdl.compile.operator import Program
 from tenantdl.compile.rewrite import rewrite
-from tenantdl.compile.segment import cut, estimate_ns, measure_ns
+from tenantdl.compile.schedules import COMMITTED, Record, Schedules, read_records, write_records
+from tenantdl.compile.segment import cut, measure_ns
 from tenantdl.compile.target import CpuTarget, parse_target
+from tenantdl.compile.tune import Effort, tune
 from tenantdl.errors import UserError
 from tenantdl.exec.cores import pin
 from tenantdl.exec.runner import Runner
@@ -53,7 +49,19 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 Progress = Callable[[str, float], None]
-PHASES = ("import", "lower", "build", "weights", "measure")
+PHASES = ("import", "tune", "lower", "build", "weights", "measure")
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """`effort`: how long schedules are measured; `folder`: where the records go, and are read from
+    beside those that come with tenantdl."""
+
+    effort: Effort = "none"
+    folder: Path | None = None
+
+
+NO_TUNING = Tuning()
 
 
 @dataclass(slots=True)
@@ -91,6 +99,7 @@ def compile_model(
     batch: int = 1,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     cores: Sequence[int] = (1, 2),
+    tuning: Tuning = NO_TUNING,
     progress: Progress | None = None,
 ) -> Summary:
     """Compile `model` to a bundle, a folder at `out` (replaced if it is a bundle already).
@@ -109,8 +118,10 @@ def compile_model(
     with _folder_beside(out) as folder:
         with phases("import"):
             graph = rewrite(load_graph(model, batch=batch, shapes=shapes))
+        with phases("tune"):
+            records = _records(graph, cpu, cores, tuning, name)
         with phases("lower"):
-            program = lower(graph, cpu, max(cores))
+            program = lower(graph, cpu, max(cores), Schedules(records))
             memory = plan_memory(program)
         with phases("build"):
             build_library((op.kernel for op in program.operators), cpu, folder / LIBRARY)
@@ -124,6 +135,22 @@ def compile_model(
         manifest = msgspec.structs.replace(manifest, summary=asdict(summary))
         write_manifest(manifest, folder)
     return summary
+
+
+def _records(
+    graph: Graph, cpu: CpuTarget, cores: Sequence[int], tuning: Tuning, name: str
+) -> list[Record]:
+    """What is known of schedules for this CPU, and what measuring adds to it."""
+    folders = (COMMITTED, *([tuning.folder] if tuning.folder else []))
+    known = read_records(cpu, folders)
+    if tuning.effort == "none":
+        return known
+    if not _runs_here(cpu):
+        raise UserError(f"schedules for {cpu.level.mcpu} cannot be measured on this machine")
+    found = tune(graph, cpu, cores, known if tuning.effort == "fast" else (), tuning.effort)
+    if found and tuning.folder:
+        write_records(found, cpu, name, tuning.folder)
+    return [*known, *found]
 
 
 class _Phases:
@@ -177,20 +204,20 @@ def _source(model: str | Path | ModelProto) -> str:
 
 
 def _with_segments(manifest: Manifest, folder: Path, cpu: CpuTarget) -> Manifest:
-    """Cut the plan by measured operator times, or by estimates when it cannot run here."""
-    plan = manifest.plans[0]
-    costs = [estimate_ns(call) for call in plan.calls]
-    machine = this_machine()
-    runs_here = cpu.arch == machine.arch and set(cpu.level.features) <= machine.features
-    plan = msgspec.structs.replace(plan, segments=cut(costs))
-    manifest = msgspec.structs.replace(manifest, plans=(plan,))
-    write_manifest(manifest, folder)
-    if not runs_here:
+    """Cut the plan by measured operator times, unless it cannot run here."""
+    if not _runs_here(cpu):
         return manifest
+    write_manifest(manifest, folder)
     with ThreadPoolExecutor(1) as thread:  # affinity and core group are a thread's own
-        costs = thread.submit(_measured, folder, machine.cores[0]).result()
+        costs = thread.submit(_measured, folder, this_machine().cores[0]).result()
+    plan = manifest.plans[0]
     plan = msgspec.structs.replace(plan, segments=cut(costs), cost_source="measured")
     return msgspec.structs.replace(manifest, plans=(plan,))
+
+
+def _runs_here(cpu: CpuTarget) -> bool:
+    machine = this_machine()
+    return cpu.arch == machine.arch and set(cpu.level.features) <= machine.features
 
 
 def _measured(folder: Path, core: CoreId) -> list[int]:

@@ -1,4 +1,4 @@
-"""Which of a template's candidate schedules an operator gets: a measured record's, else the model's.
+"""Which of a template's candidate schedules an operator gets: a record's, else the best predicted.
 
 A template ranks its candidates by predicted time and asks `Schedules.pick`. Records are lines of
 JSON in `tuning_logs/<model>/<target>.jsonl`, small and reviewable; one says which candidate won for
@@ -19,12 +19,17 @@ from tenantdl.errors import UserError
 
 S = TypeVar("S")
 RECORDS_BYTES_MAX = 64 * 1024**2
-COMMITTED = Path(__file__).resolve().parents[2] / "tuning_logs"
+_PACKAGE = Path(__file__).resolve().parents[1]
+# In a wheel the records lie inside the package, in a checkout beside it.
+COMMITTED = next(
+    (p for p in (_PACKAGE / "tuning_logs", _PACKAGE.parent / "tuning_logs") if p.is_dir()),
+    _PACKAGE / "tuning_logs",
+)
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`schedule` won for `key`. `ns`: its measured time in the network on 1, 2, … cores; `first_ns`:
-    that of the candidate with the best prediction."""
+    """`schedule` won for `key`. `ns`: its measured time in the network on 1, 2, … cores;
+    `first_ns`: that of the candidate with the best prediction."""
 
     key: str
     schedule: str
@@ -34,7 +39,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Choice(Generic[S]):
-    """A picked schedule; `settled` when a record said so."""
+    """A picked schedule; `settled` when a record said so, or there was no other."""
 
     key: str
     schedule: S
@@ -55,7 +60,8 @@ class Schedules:
         for schedule in ranked if winner is not None else ():
             if repr(schedule) == winner:
                 return Choice(key, schedule, True)
-        return Choice(key, ranked[min(self._rank, len(ranked) - 1)], False)
+        rank = min(self._rank, len(ranked) - 1)
+        return Choice(key, ranked[rank], len(ranked) == 1)
 
 
 def ranked(

@@ -30,6 +30,7 @@ from tenantdl.compile.memory import plan_memory
 from tenantdl.compile.operator import Program
 from tenantdl.compile.schedules import Record, Schedules
 from tenantdl.compile.target import CpuTarget
+from tenantdl.errors import UserError
 from tenantdl.exec.cores import pin
 from tenantdl.exec.runner import Runner
 from tenantdl.machine import this_machine
@@ -56,6 +57,14 @@ BUDGETS: Mapping[Effort, Budget] = {
 _MARGIN = 0.985
 _PERCENTILE = 20
 _ROUNDS_MIN = 5
+
+
+def effort_of(text: str) -> Effort:
+    """The effort called `text`. Raises UserError for another word."""
+    for effort in BUDGETS:
+        if effort == text:
+            return effort
+    raise UserError(f"unknown tuning effort {text!r}: one of {', '.join(BUDGETS)}")
 
 
 def tune(
@@ -113,9 +122,7 @@ def _measure(
     return [np.percentile(np.array(taken), _PERCENTILE, axis=1) for taken in samples]
 
 
-def _winners(
-    programs: Sequence[Program], times: Sequence[NDArray[np.float64]]
-) -> list[Record]:
+def _winners(programs: Sequence[Program], times: Sequence[NDArray[np.float64]]) -> list[Record]:
     """The schedule with the least product over the core counts, for each open key. Operators of one
     key are added up."""
     totals: dict[str, dict[str, NDArray[np.float64]]] = defaultdict(dict)

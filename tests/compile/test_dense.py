@@ -9,7 +9,12 @@ import pytest
 from nets import Net, call_kernel, check
 
 from tenantdl.compile.build import build_library
-from tenantdl.compile.kernels.dense import candidates, choose, pack_panels, predicted_cycles
+from tenantdl.compile.kernels.dense import (
+    candidates,
+    pack_panels,
+    predicted_cycles,
+    ranked_schedules,
+)
 from tenantdl.compile.kernels.dense_gemm import DenseSchedule, DenseSpec, dense
 from tenantdl.compile.kernels.runs import even_runs
 from tenantdl.compile.target import parse_target
@@ -88,12 +93,12 @@ def test_tiles_fit_the_registers(rows: int, text: str) -> None:
         assert tile * schedule.vectors + schedule.vectors + 1 <= target.registers
         assert schedule.chunk % schedule.unroll == 0
         assert 1 <= schedule.row_block <= rows
-    best = choose(spec, target, 2)
+    best = ranked_schedules(spec, target, 2)[0]
     assert predicted_cycles(spec, best, 2) <= predicted_cycles(spec, best, 1)
 
 
 @pytest.mark.parametrize("cores", [2, 4])
 def test_narrow_outputs_are_split_by_rows(cores: int) -> None:
     target = parse_target("x86_64:sapphirerapids")
-    schedule = choose(DenseSpec(256, 1024, 2, target.lanes), target, cores)
+    schedule = ranked_schedules(DenseSpec(256, 1024, 2, target.lanes), target, cores)[0]
     assert -(-256 // schedule.row_block) % cores == 0

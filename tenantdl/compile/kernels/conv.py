@@ -6,19 +6,22 @@ Algorithms, one file each: `conv_direct` (dense, grouped by whole blocks, stems)
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tenantdl.compile.context import Context, Form, Group
 from tenantdl.compile.fusion import bind_program, pad_channels
 from tenantdl.compile.graph import Array, Node
 from tenantdl.compile.kernels.conv_direct import conv2d
-from tenantdl.compile.kernels.conv_schedule import choose
-from tenantdl.compile.kernels.conv_spec import ConvSpec
+from tenantdl.compile.kernels.conv_schedule import ranked_schedules
+from tenantdl.compile.kernels.conv_spec import ConvSchedule, ConvSpec
 from tenantdl.compile.kernels.depthwise import depthwise, depthwise_pixels
 from tenantdl.compile.kernels.layout import Border, Packed, Planar
 from tenantdl.compile.kernels.registry import Template
 from tenantdl.compile.kernels.winograd import WinogradSchedule, pack_winograd, winograd
-from tenantdl.compile.kernels.winograd_schedule import reach, select
+from tenantdl.compile.kernels.winograd_schedule import algorithms, reach
+from tenantdl.compile.schedules import Choice
 
 PLANAR_CHANNELS_MAX = 4  # stems read row-major images of this many channels as they are
 DENSIFY_GROUPS_MAX = 16
@@ -104,15 +107,15 @@ def form(context: Context, node: Node) -> Form | None:
 
 def _border(context: Context, node: Node) -> Border:
     geometry = Geometry(context, node)
-    spec, schedule = _winograd(context, node, geometry)
+    spec, choice = _algorithm(context, node, geometry)
     border = geometry.border
-    return border if schedule is None else border.union(reach(spec, schedule))
+    return border if choice.schedule is None else border.union(reach(spec, choice.schedule))
 
 
-def _winograd(
+def _algorithm(
     context: Context, node: Node, geometry: Geometry
-) -> tuple[ConvSpec, WinogradSchedule | None]:
-    """The Winograd schedule if one pays, decided from sizes alone, with the sizes as a spec."""
+) -> tuple[ConvSpec, Choice[WinogradSchedule | None]]:
+    """Winograd's schedule or None, decided from sizes alone, with the sizes as a spec."""
     spec = ConvSpec(
         context.layout_of(node.inputs[0]),
         context.layout_of(node.outputs[0]),
@@ -122,7 +125,8 @@ def _winograd(
         geometry.pads,
         geometry.groups,
     )
-    return spec, select(spec, context.target, context.cores)
+    found = algorithms(spec, context.target, context.cores)
+    return spec, context.schedules.pick(f"algorithm {spec} on {context.cores}", found)
 
 
 def _lower(context: Context, group: Group) -> None:
@@ -147,20 +151,28 @@ def _lower(context: Context, group: Group) -> None:
         groups,
         program,
     )
+    choices: tuple[Choice[Any], ...] = ()
     if geometry.depthwise:
         kind, packed = "depthwise_conv2d", pack_depthwise(weights, lanes)
         kernel = depthwise(spec, depthwise_pixels(spec, context.target))
-    elif (schedule := _winograd(context, node, geometry)[1]) is not None:
-        kind, packed = "conv2d_winograd", pack_winograd(weights, lanes, schedule)
-        kernel = winograd(spec, schedule)
+    elif (algorithm := _algorithm(context, node, geometry)[1]).schedule is not None:
+        kind, packed = "conv2d_winograd", pack_winograd(weights, lanes, algorithm.schedule)
+        kernel, choices = winograd(spec, algorithm.schedule), (algorithm,)
     else:
         planar = isinstance(data, Planar)
         kind = "conv2d"
         packed = pack_planar(weights, lanes) if planar else pack_weights(weights, lanes)
-        kernel = conv2d(spec, choose(spec, context.target, context.cores))
+        direct = direct_schedule(context, spec)
+        kernel, choices = conv2d(spec, direct.schedule), (algorithm, direct)
     bias = context.constant(bias_vector(context, node, geometry.outputs))
     args = (source, context.constant(packed), bias, *operands, out_name)
-    context.emit(group.name, kind, kernel, args, flops=flops(context, node))
+    context.emit(group.name, kind, kernel, args, flops=flops(context, node), choices=choices)
+
+
+def direct_schedule(context: Context, spec: ConvSpec) -> Choice[ConvSchedule]:
+    """The schedule of a direct convolution."""
+    found = ranked_schedules(spec, context.target, context.cores)
+    return context.schedules.pick(f"conv2d {spec.simplified()} on {context.cores}", found)
 
 
 def flops(context: Context, node: Node) -> int:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from tenantdl.compile.kernels.conv_spec import ConvSchedule, ConvSpec, is_plane
 from tenantdl.compile.kernels.layout import Packed
 from tenantdl.compile.kernels.runs import even_runs
+from tenantdl.compile.schedules import ranked
 from tenantdl.compile.target import CpuTarget
 
 # Bytes a cycle from each level, one core; what streams overlaps with arithmetic only in part.
@@ -23,8 +24,15 @@ _LOAD_PENALTY = 0.8
 
 def choose(spec: ConvSpec, target: CpuTarget, cores: int) -> ConvSchedule:
     """The candidate with the least predicted time on `cores` cores."""
-    return min(
-        candidates(spec, target, cores), key=lambda c: predicted_cycles(spec, c, target, cores)
+    return ranked_schedules(spec, target, cores)[0]
+
+
+def ranked_schedules(spec: ConvSpec, target: CpuTarget, cores: int) -> list[ConvSchedule]:
+    """All candidates by their predicted time on `cores` cores, different register tiles first."""
+    return ranked(
+        candidates(spec, target, cores),
+        lambda c: predicted_cycles(spec, c, target, cores),
+        lambda c: (c.blocks, c.pixels),
     )
 
 

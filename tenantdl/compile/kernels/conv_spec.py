@@ -80,6 +80,16 @@ class ConvSpec:
             return (*head, self.data.channels, *self.kernel, self.lanes)
         return (*head, self.data.blocks // self.groups, *self.kernel, self.lanes, self.lanes)
 
+    def __str__(self) -> str:
+        """Sizes and epilogue, for people and tuning records; borders are left out."""
+        data, kind = self.data, "planar " if isinstance(self.data, Planar) else ""
+        pairs = zip("ksdp", (self.kernel, self.stride, self.dilation, self.pads), strict=True)
+        numbers = " ".join(f"{name}{y}x{x}" for name, (y, x) in pairs)
+        image = f"{data.batch}x{data.channels}x{data.height}x{data.width}"
+        phase = f" phase {self.phase}" if self.phase else ""
+        steps = "".join(f" {step.op}" for step in self.program.steps)
+        return f"{kind}{image} to {self.out.channels} {numbers} g{self.groups}{phase}{steps}"
+
     def simplified(self) -> ConvSpec:
         """The same memory seen so that rows are long: a 1×1 convolution without gaps has one row,
         a column of pixels is turned into a row."""

@@ -15,9 +15,8 @@ import numpy as np
 from tenantdl.compile.context import Context, Form, Group
 from tenantdl.compile.fusion import bind_program, pad_channels
 from tenantdl.compile.graph import Array, Node
-from tenantdl.compile.kernels.conv import pack_weights
+from tenantdl.compile.kernels.conv import direct_schedule, pack_weights
 from tenantdl.compile.kernels.conv_direct import conv2d
-from tenantdl.compile.kernels.conv_schedule import choose
 from tenantdl.compile.kernels.conv_spec import ConvSpec, Phase
 from tenantdl.compile.kernels.layout import NO_BORDER, Border
 from tenantdl.compile.kernels.registry import Template
@@ -139,9 +138,10 @@ def _lower(context: Context, group: Group) -> None:
         spec = ConvSpec(data, out, kernel, pads=pads, program=program, phase=phase)
         packed = context.constant(pack_weights(taps, out.lanes))
         flops = 2 * out.batch * rows.count * columns.count * taps.size
-        emitted = conv2d(spec, choose(spec, context.target, context.cores))
+        choice = direct_schedule(context, spec)
+        emitted = conv2d(spec, choice.schedule)
         args = (source, packed, bias_name, *operands, target)
-        context.emit(group.name, "conv2d_transpose", emitted, args, flops=flops)
+        context.emit(group.name, "conv2d_transpose", emitted, args, flops=flops, choices=(choice,))
 
 
 def part(weights: Array, rows: tuple[int, ...], columns: tuple[int, ...]) -> Array:

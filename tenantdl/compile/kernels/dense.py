@@ -15,6 +15,7 @@ from tenantdl.compile.graph import Array, Node
 from tenantdl.compile.kernels.dense_gemm import DenseSchedule, DenseSpec, dense
 from tenantdl.compile.kernels.registry import Template
 from tenantdl.compile.kernels.runs import even_runs
+from tenantdl.compile.schedules import ranked
 from tenantdl.compile.target import CpuTarget
 
 _TILE_ROWS_MAX = 8  # rows of a power-of-two pitch share the ways of one L1 set
@@ -49,11 +50,14 @@ def _lower(context: Context, group: Group) -> None:
     program, operands = bind_program(context, group, "plain")
     rows = context.type(node.inputs[0]).size // inner
     spec = DenseSpec(rows, inner, columns, context.target.lanes, program)
-    schedule = choose(spec, context.target, context.cores)
+    found = ranked_schedules(spec, context.target, context.cores)
+    choice = context.schedules.pick(f"dense {spec} on {context.cores}", found)
+    schedule = choice.schedule
     packed = context.constant(pack_panels(weights.reshape(inner, columns), spec, schedule))
     args = (source, packed, *operands, context.new_plain(group.output))
     kernel = dense(spec, schedule)
-    context.emit(group.name, "dense", kernel, args, flops=2 * rows * inner * columns)
+    flops = 2 * rows * inner * columns
+    context.emit(group.name, "dense", kernel, args, flops=flops, choices=(choice,))
 
 
 def pack_panels(weights: Array, spec: DenseSpec, schedule: DenseSchedule) -> Array:
@@ -73,9 +77,13 @@ def pack_panels(weights: Array, spec: DenseSpec, schedule: DenseSchedule) -> Arr
     return packed
 
 
-def choose(spec: DenseSpec, target: CpuTarget, cores: int) -> DenseSchedule:
-    """The candidate with the least predicted time on `cores` cores."""
-    return min(candidates(spec, target), key=lambda c: predicted_cycles(spec, c, cores))
+def ranked_schedules(spec: DenseSpec, target: CpuTarget, cores: int) -> list[DenseSchedule]:
+    """Candidates by their predicted time on `cores` cores, different register tiles first."""
+    return ranked(
+        candidates(spec, target),
+        lambda c: predicted_cycles(spec, c, cores),
+        lambda c: (c.rows, c.vectors),
+    )
 
 
 def candidates(spec: DenseSpec, target: CpuTarget) -> list[DenseSchedule]:

@@ -37,6 +37,11 @@ class DenseSpec:
     lanes: int
     program: Program = EMPTY
 
+    def __str__(self) -> str:
+        """Sizes and epilogue, for people and tuning records."""
+        steps = "".join(f" {step.op}" for step in self.program.steps)
+        return f"{self.rows}x{self.inner} by {self.inner}x{self.columns}{steps}"
+
     @property
     def blocks(self) -> int:
         """Vectors in a row of the output; the last may be partial."""

@@ -8,6 +8,7 @@ from tenantdl.compile.kernels.layout import Border, Packed
 from tenantdl.compile.kernels.runs import even_runs
 from tenantdl.compile.kernels.winograd import WinogradSchedule
 from tenantdl.compile.kernels.winograd_transform import POINTS_MAX, Transform
+from tenantdl.compile.schedules import ranked
 from tenantdl.compile.target import CpuTarget
 
 # Taps of a kernel's side → output pixels of a tile's side. Eight points along both axes would cost
@@ -22,26 +23,27 @@ _OPERATION_CYCLES = 0.55
 _STREAM_BYTES_A_CYCLE = 4.5
 # A prediction has to be this much better, for it costs accuracy and memory.
 _MARGIN = 0.92
+_HOPELESS = 1.2  # more than this times the direct one's cycles is not worth a measurement
 
 
-def select(
+def algorithms(
     spec: ConvSpec, target: CpuTarget, cores: int, points_max: int = POINTS_MAX
-) -> WinogradSchedule | None:
-    """The best Winograd schedule if it is predicted to beat the best direct one, else None.
+) -> list[WinogradSchedule | None]:
+    """Winograd schedules and, as None, the direct convolution, by predicted time.
 
     `points_max` bounds the points of an axis (4 forbids F(4×4, 3×3), which needs 6). Depends only
     on sizes, not on borders.
     """
     if not _applicable(spec):
-        return None
+        return [None]
     direct = predicted_cycles(spec, choose(spec, target, cores), target, cores)
-    best, limit = None, direct * _MARGIN
+    cycles: dict[WinogradSchedule | None, float] = {None: direct * _MARGIN}
     for rows, columns in _transforms(spec, points_max):
         for candidate in _candidates(spec, rows, columns, target):
-            cycles = winograd_cycles(spec, candidate, target, cores)
-            if cycles < limit:
-                best, limit = candidate, cycles
-    return best
+            predicted = winograd_cycles(spec, candidate, target, cores)
+            if predicted < direct * _HOPELESS:
+                cycles[candidate] = predicted
+    return ranked(cycles, cycles.__getitem__, lambda c: c and (c.rows, c.columns, c.blocks))
 
 
 def reach(spec: ConvSpec, schedule: WinogradSchedule) -> Border:
