@@ -52,7 +52,8 @@ class Group:
 class Context:
     """State of one lowering. `forms[value]`: the form its producer writes; `borders`: what its
     readers need around it; `placements`: its concatenation and first block there; `views`: the
-    packed value that it is the same memory as."""
+    packed value that it is the same memory as; `sums`: the buffer of channel sums that its producer
+    writes as well (None before it is lowered)."""
 
     def __init__(
         self, graph: Graph, target: CpuTarget, cores: int, schedules: Schedules | None = None
@@ -65,6 +66,7 @@ class Context:
         self.borders: dict[str, Border] = {}
         self.placements: dict[str, tuple[str, int]] = {}
         self.views: dict[str, str] = {}
+        self.sums: dict[str, str | None] = {}
         self.program = Program([], {}, {}, list(graph.inputs), list(graph.outputs))
         self._plain: dict[str, str] = {}
         self._packed: dict[str, tuple[str, Packed]] = {}
@@ -178,6 +180,13 @@ class Context:
         """A temporary buffer."""
         self._temporaries += 1
         return self.declare(f"%{self._temporaries}", TensorType(shape, dtype))
+
+    def new_sums(self, value: str, strips: int = 1) -> str:
+        """Declare where the channel sums of packed `value` will be written, in `strips` parts."""
+        layout = self.layout_of(value)
+        name = self.scratch((layout.batch, strips, layout.blocks, layout.lanes))
+        self.sums[value] = name
+        return name
 
     def constant(self, array: Array) -> str:
         """Buffer with a constant; equal arrays share one."""

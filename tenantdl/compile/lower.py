@@ -8,6 +8,7 @@ from tenantdl.compile.graph import Graph, Node
 from tenantdl.compile.kernels.chain_lower import merge_chains
 from tenantdl.compile.kernels.convert import copy_kernel
 from tenantdl.compile.kernels.layout import NO_BORDER
+from tenantdl.compile.kernels.squeeze import merge_squeezes
 from tenantdl.compile.memory import resolve
 from tenantdl.compile.operator import Program
 from tenantdl.compile.schedules import Schedules
@@ -22,7 +23,8 @@ def lower(
     Raises UserError naming the node that nothing can run.
     """
     context = Context(graph, target, cores, schedules)
-    planned = merge_chains(context, plan_groups(context))
+    planned = merge_squeezes(context, plan_groups(context))
+    planned = merge_chains(context, planned)
     _inherit_borders(context)
     pending: list[Node] = []
     for entry in planned:

@@ -16,7 +16,7 @@ from tenantdl.compile.kernels import conv
 from tenantdl.compile.kernels.chain import chain
 from tenantdl.compile.kernels.chain_spec import ChainSchedule, ChainSpec, Window
 from tenantdl.compile.kernels.conv_schedule import step_cycles
-from tenantdl.compile.kernels.layout import NO_BORDER, Packed, Planar
+from tenantdl.compile.kernels.layout import Packed, Planar
 from tenantdl.compile.kernels.registry import Template
 from tenantdl.compile.target import CpuTarget
 
@@ -70,8 +70,10 @@ def _links(
     depthwise = _only_reader(context, first, readers, by_node)
     if depthwise is None or not _is_depthwise(context, depthwise):
         return None
+    if depthwise.group.output in context.sums:
+        return Links(first, depthwise)
     last = _only_reader(context, depthwise, readers, by_node)
-    fits = last is not None and _is_pointwise(conv.Geometry(context, last.group.anchor))
+    fits = last is not None and conv.is_pointwise(context, last)
     return Links(first, depthwise, last if fits else None)
 
 
@@ -84,29 +86,18 @@ def _only_reader(
     if value in context.graph.outputs or value in context.placements or len(nodes) != 1:
         return None
     found = by_node.get(id(nodes[0]))
-    ours = found is not None and _is_convolution(context, found)
+    ours = found is not None and conv.is_convolution(context, found)
     return found if ours and nodes[0].inputs.count(value) == 1 else None
 
 
-def _is_convolution(context: Context, entry: Planned) -> bool:
-    """A packed two-dimensional convolution that the template of convolutions takes."""
-    image = len(context.type(entry.group.output).shape) == 4
-    return image and entry.template is conv.TEMPLATES["Conv"]
-
-
 def _is_first(context: Context, entry: Planned) -> bool:
-    if not _is_convolution(context, entry) or not _by_channel(context, entry):
+    if not conv.is_convolution(context, entry) or not _by_channel(context, entry):
         return False
     geometry = conv.Geometry(context, entry.group.anchor)
     value = entry.group.anchor.inputs[0]
     if conv.reads_planar(context, value, geometry):
         return geometry.dilation == (1, 1)
-    return _is_pointwise(geometry)
-
-
-def _is_pointwise(geometry: conv.Geometry) -> bool:
-    small = geometry.kernel == geometry.stride == (1, 1) and geometry.border == NO_BORDER
-    return small and geometry.groups == 1
+    return conv.is_pointwise(context, entry)
 
 
 def _is_depthwise(context: Context, entry: Planned) -> bool:
@@ -181,7 +172,7 @@ def _lowering(links: Links) -> Callable[[Context, Group], None]:
             planar = link is links.first and isinstance(data, Planar)
             program, operands = bind_program(context, link.group, "packed")
             programs.append(program)
-            args += [*_constants(context, link, planar), *operands]
+            args += [*conv.constants(context, link.group.anchor, planar=planar), *operands]
         out_name, out = context.new_packed(group.output)
         spec = replace(
             spec,
@@ -190,10 +181,21 @@ def _lowering(links: Links) -> Callable[[Context, Group], None]:
             first=replace(spec.first, program=programs[0]),
             depthwise=replace(spec.depthwise, program=programs[1]),
             last=programs[2] if links.last is not None else None,
+            sums=group.output in context.sums,
         )
-        kernel = chain(spec, schedule_for(spec, context.target, context.cores))
+        schedule = schedule_for(spec, context.target, context.cores)
+        results = [out_name]
+        if spec.sums:
+            results.append(context.new_sums(group.output, schedule.strips))
         flops = sum(conv.flops(context, link.group.anchor) for link in links.all)
-        context.emit(group.name, "conv_chain", kernel, (*args, out_name), flops=flops)
+        context.emit(
+            group.name,
+            "conv_chain",
+            chain(spec, schedule),
+            (*args, *results),
+            n_outputs=len(results),
+            flops=flops,
+        )
 
     return lower
 
@@ -205,18 +207,3 @@ def _data(context: Context, links: Links, spec: ChainSpec) -> tuple[str, Packed 
         if isinstance(spec.data, Planar)
         else context.packed(value)
     )
-
-
-def _constants(context: Context, link: Planned, planar: bool) -> tuple[str, str]:
-    """Packed weights and bias of one convolution."""
-    node, lanes = link.group.anchor, context.target.lanes
-    geometry = conv.Geometry(context, node)
-    weights = context.graph.constants[node.inputs[1]]
-    if geometry.depthwise:
-        packed = conv.pack_depthwise(weights, lanes)
-    elif planar:
-        packed = conv.pack_planar(weights, lanes)
-    else:
-        packed = conv.pack_weights(weights, lanes)
-    bias = conv.bias_vector(context, node, geometry.outputs)
-    return context.constant(packed), context.constant(bias)

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from tenantdl.compile.context import Context, Form, Group
-from tenantdl.compile.fusion import bind_program, pad_channels
+from tenantdl.compile.fusion import Planned, bind_program, pad_channels
 from tenantdl.compile.graph import Array, Node
 from tenantdl.compile.kernels.conv_direct import conv2d
 from tenantdl.compile.kernels.conv_schedule import ranked_schedules
 from tenantdl.compile.kernels.conv_spec import ConvSchedule, ConvSpec
 from tenantdl.compile.kernels.depthwise import depthwise, depthwise_pixels
-from tenantdl.compile.kernels.layout import Border, Packed, Planar
+from tenantdl.compile.kernels.layout import NO_BORDER, Border, Packed, Planar
 from tenantdl.compile.kernels.registry import Template
 from tenantdl.compile.kernels.winograd import WinogradSchedule, pack_winograd, winograd
 from tenantdl.compile.kernels.winograd_schedule import algorithms, reach
@@ -152,9 +152,12 @@ def _lower(context: Context, group: Group) -> None:
         program,
     )
     choices: tuple[Choice[Any], ...] = ()
+    results = [out_name]
     if geometry.depthwise:
         kind, packed = "depthwise_conv2d", pack_depthwise(weights, lanes)
-        kernel = depthwise(spec, depthwise_pixels(spec, context.target))
+        sums = group.output in context.sums
+        kernel = depthwise(spec, depthwise_pixels(spec, context.target), sums=sums)
+        results += [context.new_sums(group.output)] if sums else []
     elif (algorithm := _algorithm(context, node, geometry)[1]).schedule is not None:
         kind, packed = "conv2d_winograd", pack_winograd(weights, lanes, algorithm.schedule)
         kernel, choices = winograd(spec, algorithm.schedule), (algorithm,)
@@ -165,14 +168,45 @@ def _lower(context: Context, group: Group) -> None:
         direct = direct_schedule(context, spec)
         kernel, choices = conv2d(spec, direct.schedule), (algorithm, direct)
     bias = context.constant(bias_vector(context, node, geometry.outputs))
-    args = (source, context.constant(packed), bias, *operands, out_name)
-    context.emit(group.name, kind, kernel, args, flops=flops(context, node), choices=choices)
+    context.emit(
+        group.name,
+        kind,
+        kernel,
+        (source, context.constant(packed), bias, *operands, *results),
+        n_outputs=len(results),
+        flops=flops(context, node),
+        choices=choices,
+    )
 
 
 def direct_schedule(context: Context, spec: ConvSpec) -> Choice[ConvSchedule]:
     """The schedule of a direct convolution."""
     found = ranked_schedules(spec, context.target, context.cores)
     return context.schedules.pick(f"conv2d {spec.simplified()} on {context.cores}", found)
+
+
+def is_convolution(context: Context, entry: Planned) -> bool:
+    """A two-dimensional convolution that this module's template takes."""
+    image = len(context.type(entry.group.output).shape) == 4
+    return image and entry.template is TEMPLATES["Conv"]
+
+
+def is_pointwise(context: Context, entry: Planned) -> bool:
+    """A dense 1×1 convolution without strides or pads."""
+    if not is_convolution(context, entry):
+        return False
+    geometry = Geometry(context, entry.group.anchor)
+    small = geometry.kernel == geometry.stride == (1, 1) and geometry.border == NO_BORDER
+    return small and geometry.groups == 1
+
+
+def constants(context: Context, node: Node, *, planar: bool = False) -> tuple[str, str]:
+    """Buffers of a convolution's packed weights and bias; `planar`: of a stem."""
+    lanes, geometry = context.target.lanes, Geometry(context, node)
+    weights = context.graph.constants[node.inputs[1]]
+    pack = pack_planar if planar else pack_depthwise if geometry.depthwise else pack_weights
+    bias = bias_vector(context, node, geometry.outputs)
+    return context.constant(pack(weights, lanes)), context.constant(bias)
 
 
 def flops(context: Context, node: Node) -> int:

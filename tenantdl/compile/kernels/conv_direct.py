@@ -28,7 +28,8 @@ from tenantdl.compile.operator import Kernel
 
 
 def conv2d(spec: ConvSpec, schedule: ConvSchedule) -> Kernel:
-    """The kernel: parameters data, weights, bias [O/V][V], operands of the program, output."""
+    """The kernel: parameters data, weights, bias [O/V][V], gate (if there is one), operands of the
+    program, output."""
     spec = spec.simplified().folded(schedule.fold)
     digest = hashlib.sha256(repr((spec, schedule)).encode()).hexdigest()[:12]
     with Emitter(f"conv2d_{digest}", spec.lanes) as e:
@@ -59,11 +60,13 @@ class _Conv:
         self.data = e.param("data", spec.data.shape)
         self.weights = e.param("weights", spec.weight_shape)
         self.bias = e.param("bias", (spec.out.blocks, spec.lanes))
+        self.gate: Any = None if spec.gate is None else e.param("gate", spec.gate.shape)
         self.operands = [
             e.param(f"operand{i}", operand_shape(operand.layout, operand.access, spec.out))
             for i, operand in enumerate(spec.program.parameters)
         ]
         self.out = e.param("out", spec.out.shape)
+        self.own: Index = 0  # first block of weights of the image at hand
 
     def emit(self) -> None:
         """Parallel over image × row blocks × groups of output blocks."""
@@ -76,6 +79,7 @@ class _Conv:
         whole, rest = divmod(out.blocks, schedule.blocks)
         with self.e.parallel(out.batch * row_blocks * channel_tasks) as task:
             n = task // (row_blocks * channel_tasks)
+            self.own = n * out.blocks if self.spec.own_weights else 0
             y0 = task % (row_blocks * channel_tasks) // channel_tasks * rows
             group = task % channel_tasks
             block = group * schedule.blocks
@@ -200,7 +204,8 @@ class _Conv:
                 with e.serial(parts) as part:
                     if self.schedule.prefetch_weights:
                         line = (before + part) * spec.lanes
-                        e.prefetch(self.weights, (block + len(accumulators), 0, 0, 0, 0, line))
+                        following = self.own + block + len(accumulators)
+                        e.prefetch(self.weights, (following, 0, 0, 0, 0, line))
                     if self.schedule.prefetch_data:
                         y, x = pixels[0]
                         ahead = (y * sh, (x + len(pixels)) * sw + part * every * sw, 0)
@@ -212,10 +217,12 @@ class _Conv:
                     for step in range(every):
                         lane = part * every + step
                         read = at(first + c, lane, kh, kw)
-                        self._step(read, (c, kh, kw, lane), block, accumulators, pixels)
+                        gate = self._gate(n, first + c, lane)
+                        self._step(read, (c, kh, kw, lane), block, accumulators, pixels, gate)
                 for lane in range(parts * every, lanes):
                     read = at(first + c, lane, kh, kw)
-                    self._step(read, (c, kh, kw, lane), block, accumulators, pixels)
+                    gate = self._gate(n, first + c, lane)
+                    self._step(read, (c, kh, kw, lane), block, accumulators, pixels, gate)
             done = done + count * height * width * parts
 
     def _prefetch_interval(self, blocks: int) -> int:
@@ -252,6 +259,12 @@ class _Conv:
         blocks_of_group = self.spec.out.blocks // self.spec.groups
         return block // blocks_of_group * self.spec.weight_shape[1]
 
+    def _gate(self, n: Index, block: Index, lane: Index) -> Value:
+        """What the data of one channel is multiplied by, in every lane; None: nothing."""
+        if self.spec.gate is None:
+            return None
+        return self.e.bind(self.e.splat(self.gate[self.spec.gate.index(n, block, 0, 0, lane)]))
+
     def _step(
         self,
         read: Callable[[Any, Any], Value],
@@ -259,13 +272,16 @@ class _Conv:
         block: Index,
         accumulators: list[list[Register]],
         pixels: list[tuple[Index, Index]],
+        gate: Value = None,
     ) -> None:
-        """One reduction step: a vector of weights a block, a scalar of data a pixel."""
+        """One reduction step: a vector of weights a block (times the gate), a scalar of data a
+        pixel."""
         e = self.e
         vectors = [
-            e.bind(e.load(self.weights, (block + c, *reduction, 0)))
+            e.load(self.weights, (self.own + block + c, *reduction, 0))
             for c in range(len(accumulators))
         ]
+        vectors = [e.bind(vector if gate is None else vector * gate) for vector in vectors]
         for i, (y, x) in enumerate(pixels):
             scalar = e.bind(e.splat(read(y, x)))
             for column, vector in zip(accumulators, vectors, strict=True):

@@ -27,7 +27,8 @@ class Phase:
 @dataclass(frozen=True, slots=True)
 class ConvSpec:
     """One convolution. `pads`: rows above and columns left that the kernel reaches out of the
-    image. `groups` > 1 needs whole blocks of channels in each group."""
+    image. `groups` > 1 needs whole blocks of channels in each group. `gate`: a number for each
+    channel and image that the data is to be multiplied by. `own_weights`: each image has some."""
 
     data: Packed | Planar
     out: Packed
@@ -38,6 +39,8 @@ class ConvSpec:
     groups: int = 1
     program: Program = EMPTY
     phase: Phase | None = None
+    gate: Packed | None = None
+    own_weights: bool = False
 
     @property
     def rows(self) -> int:
@@ -75,7 +78,7 @@ class ConvSpec:
     @property
     def weight_shape(self) -> tuple[int, ...]:
         """Shape of the packed weights."""
-        head = (self.out.blocks,)
+        head = (self.out.blocks * (self.out.batch if self.own_weights else 1),)
         if isinstance(self.data, Planar):
             return (*head, self.data.channels, *self.kernel, self.lanes)
         return (*head, self.data.blocks // self.groups, *self.kernel, self.lanes, self.lanes)

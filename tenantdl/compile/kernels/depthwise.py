@@ -7,6 +7,7 @@ neighbouring pixels share are loaded once a kernel row.
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 from tenantdl.compile.kernels.conv_spec import ConvSpec, operand_loader, operand_shape
 from tenantdl.compile.kernels.emit import Emitter, Index, Register, Value
@@ -28,16 +29,17 @@ def depthwise_pixels(spec: ConvSpec, target: CpuTarget) -> int:
     return pixels
 
 
-def depthwise(spec: ConvSpec, pixels: int) -> Kernel:
-    """The kernel: parameters data, weights, bias [C/V][V], operands of the program, output."""
-    digest = hashlib.sha256(repr((spec, pixels)).encode()).hexdigest()[:12]
+def depthwise(spec: ConvSpec, pixels: int, *, sums: bool = False) -> Kernel:
+    """The kernel: parameters data, weights, bias [C/V][V], operands of the program, output, and the
+    output's channel sums [N][1][C/V][V] if asked for."""
+    digest = hashlib.sha256(repr((spec, pixels, sums)).encode()).hexdigest()[:12]
     with Emitter(f"depthwise_{digest}", spec.lanes) as e:
-        _Depthwise(e, spec, pixels).emit()
+        _Depthwise(e, spec, pixels, sums).emit()
     return e.kernel()
 
 
 class _Depthwise:
-    def __init__(self, e: Emitter, spec: ConvSpec, pixels: int) -> None:
+    def __init__(self, e: Emitter, spec: ConvSpec, pixels: int, sums: bool) -> None:
         self.e, self.spec, self.pixels = e, spec, pixels
         self.math = VectorMath(e)
         self.data = e.param("data", spec.data.shape)
@@ -48,19 +50,25 @@ class _Depthwise:
             for i, operand in enumerate(spec.program.parameters)
         ]
         self.out = e.param("out", spec.out.shape)
+        self.sums: Any = None
+        if sums:
+            self.sums = e.param("sums", (spec.out.batch, 1, spec.out.blocks, spec.lanes))
 
     def emit(self) -> None:
         """Parallel over image × channel blocks (× rows where blocks are few)."""
         e, out = self.e, self.spec.out
         planes = out.batch * out.blocks
-        rows = 1 if planes < 8 else out.height
+        rows = 1 if planes < 8 and self.sums is None else out.height
         with e.parallel(planes * (out.height // rows)) as task:
             plane, y0 = (task, 0) if rows > 1 or out.height == 1 else _split(task, out.height)
             n, block = plane // out.blocks, plane % out.blocks
+            self.total = e.registers(1)[0]
             with e.serial(rows) as dy:
                 for run in even_runs(out.width, self.pixels):
                     with e.serial(run.count) as tile:
                         self._tile(n, block, y0 + dy, tile * run.size + run.start, run.size)
+            if self.sums is not None:
+                e.store(self.sums, (n, 0, block, 0), self.total.get())
 
     def _tile(self, n: Index, block: Index, y: Index, x: Index, size: int) -> None:
         e, spec = self.e, self.spec
@@ -80,14 +88,20 @@ class _Depthwise:
             value = register.get()
             if not program.long:
                 load = operand_loader(e, program, self.operands, n, block, y, x + i)
-                value = program.apply(self.math, value, load)
+                value = e.bind(program.apply(self.math, value, load))
+                self._add_up(value)
             e.store(self.out, spec.out.index(n, block, y, x + i), value)
         if program.long:
             with e.serial(size) as i:
                 load = operand_loader(e, program, self.operands, n, block, y, x + i)
                 place = spec.out.index(n, block, y, x + i)
                 value = program.apply(self.math, e.bind(e.load(self.out, place)), load)
+                self._add_up(value)
                 e.store(self.out, place, value)
+
+    def _add_up(self, value: Value) -> None:
+        if self.sums is not None:
+            self.total.add(value)
 
     def _kernel_row(
         self, n: Index, block: Index, y: Index, x: Index, row: Index, accumulators: list[Register]

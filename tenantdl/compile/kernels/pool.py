@@ -96,6 +96,11 @@ def _lower_global(context: Context, group: Group) -> None:
     context.emit(group.name, "pool", global_pool(data, out, average), (source, target))
 
 
+def is_global_average(node: Node, template: Template) -> bool:
+    """Whether `template` makes `node` a global average pool of this module."""
+    return template.lower is _lower_global and node.op != "GlobalMaxPool"
+
+
 def _form_mean(context: Context, node: Node) -> Form | None:
     """ReduceMean over the image of a packed value, dimensions kept, is a global pool."""
     x = context.type(node.inputs[0])
