@@ -50,7 +50,7 @@ def run_case(case: TestCase, *, templates: bool = True) -> Outcome:
     """Compiles the case's model and compares its outputs."""
     model, data = load_case(case)
     op = subject(case, model)
-    attempts = [(model, data), _bind(model, data)]
+    attempts = [(model, data), bound_model(model, data)]
     reason = ""
     for number, attempt in enumerate(attempts):
         if attempt is None or (reason and not _needs_constants(reason)):
@@ -115,7 +115,9 @@ def subject(case: TestCase, model: onnx.ModelProto) -> str:
     return max(named, key=len) if named else ops[0]
 
 
-def _bind(model: onnx.ModelProto, data: Sequence[DataSet]) -> tuple[Any, list[DataSet]] | None:
+def bound_model(
+    model: onnx.ModelProto, data: Sequence[DataSet]
+) -> tuple[Any, list[DataSet]] | None:
     """The model with its small inputs as constants, except its main one: the first of floats."""
     if len(data) != 1:
         return None
