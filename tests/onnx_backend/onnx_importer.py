@@ -25,7 +25,7 @@ from tenantdl.compile.target import native_target
 from tenantdl.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parent))
-from onnx_suite import KINDS, bound_model, load_case, load_cases  # noqa: E402
+from onnx_suite import KINDS, bound_model, load_case, load_cases
 
 
 def importable(model: object) -> bool:
