@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from tenantdl.bench.envelope import write_results
 from tenantdl.errors import UserError
@@ -18,6 +21,9 @@ from tenantdl.sim.search import find_all
 from tenantdl.sim.simulate import REQUESTS, Result, Row, Scenario, scheduler_config
 from tenantdl.sim.simulate import run as simulate
 from tenantdl.units import Ns
+
+VARIED = ("contention", "overheads", "scaling")
+OVERHEADS = ("handover_us", "boundary_us", "resize_us", "conflict_us", "migrate_us")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,7 @@ def run(
     seeds: int = 1,
     requests: int = REQUESTS,
     jobs: int = 1,
+    vary: Sequence[str] = (),
     json: Path | None = None,
     journal: Path | None = None,
     plots: Path | None = None,
@@ -46,19 +53,22 @@ def run(
 ) -> Simulated:
     """Simulate `workload` under each of `policies` (names with commas between; default: the
     workload's) with `seeds` seeds from the workload's on. `find_qps`: at the highest rate with this
-    share of requests in time, else at `rate`. Raises UserError."""
+    share of requests in time, else at `rate`. `vary`: see `varied`. Raises UserError."""
     if not isinstance(workload, Workload):
         workload = load_workload(Path(workload))
     names = split_names(policies or workload.scheduler.policy)
     first = workload.load.seed
     scenarios = [
-        Scenario(
-            workload=workload,
-            machine=load_machine(machine),
-            policy=name,
-            rate=workload.load.rate if rate is None else rate,
-            seed=seed,
-            requests=requests,
+        varied(
+            Scenario(
+                workload=workload,
+                machine=load_machine(machine),
+                policy=name,
+                rate=workload.load.rate if rate is None else rate,
+                seed=seed,
+                requests=requests,
+            ),
+            vary,
         )
         for name in names
         for seed in range(first, first + seeds)
@@ -75,6 +85,30 @@ def run(
         write_results(json, rows, command=command, seed=first)
     drawn = _draw(results, plots, command) if plots is not None else []
     return Simulated(workload, rows, drawn)
+
+
+def varied(scenario: Scenario, changes: Sequence[str]) -> Scenario:
+    """The scenario with parts of the world multiplied, as in `contention=1.5`: `contention` of the
+    machine, its `overheads`, or `scaling`, the part of modelled layer times that more cores do not
+    shorten. Raises UserError."""
+    for change in changes:
+        name, _, text = change.partition("=")
+        try:
+            factor = float(text)
+        except ValueError:
+            factor = -1.0
+        if name not in VARIED or not 0 <= factor <= 10:
+            known = ", ".join(VARIED)
+            raise UserError(f"{change!r} is not one of {known} with =FACTOR", where="--vary")
+        machine = scenario.machine
+        if name == "scaling":
+            scenario = dataclasses.replace(scenario, scale=scenario.scale * factor)
+        else:
+            fields = (name,) if name == "contention" else OVERHEADS
+            new = {field: getattr(machine, field) * factor for field in fields}
+            machine = msgspec.structs.replace(machine, **new)
+            scenario = dataclasses.replace(scenario, machine=machine)
+    return scenario
 
 
 def _run(scenario: Scenario, journal: Path | None) -> Result:

@@ -109,6 +109,45 @@ def qos_command(
         render.line(f"Report with plots: {report}")
 
 
+@app.command(name="decisions")
+def decisions_command(
+    workload: serve.Workload,
+    machine: Annotated[
+        str, typer.Option(metavar="NAME,…", help="Declared machines.")
+    ] = "16-core,64-core,128-core",
+    tenants: Annotated[
+        str, typer.Option(metavar="N,…", help="Numbers of tenants.")
+    ] = "4,16,64,256,512",
+    policy: Annotated[str, typer.Option(metavar="NAME,…", help="Policies.")] = "tenantdl",
+    requests: Annotated[int, typer.Option(min=10, max=100_000, help="Of a run.")] = 400,
+    json: Json = None,
+) -> None:
+    """What a scheduling decision costs as machines and tenants grow."""
+    counts = parse.numbers(tenants, "--tenants", least=1)
+
+    from tenantdl.bench import decisions
+    from tenantdl.cli import render
+
+    rows = decisions.measure(
+        workload,
+        machines=[name.strip() for name in machine.split(",")],
+        tenants=counts,
+        policies=policy,
+        requests=requests,
+        json=json,
+        command=_command_line(),
+    )
+    columns = ["Policy", "Machine", ">tenants", ">decisions", ">mean µs", ">p50 µs", ">p99 µs"]
+    table = [
+        [row[key] for key in ("policy", "machine", "tenants", "decisions")]
+        + [f"{row[key]:.1f}" for key in ("mean_us", "p50_us", "p99_us")]
+        + [row["decisions_per_s"]]
+        for row in rows
+    ]
+    title = "Scheduling decisions, measured on this machine under simulated load"
+    render.table(title, [*columns, ">decisions/s"], table)
+
+
 def _qos_row(row: dict[str, Any]) -> list[str]:
     refused = ", ".join(f"{count} × {what}" for what, count in row["refused"].items())
     return [

@@ -37,6 +37,12 @@ def simulate_command(
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs, each with its own seed.")] = 1,
     requests: Annotated[int, typer.Option(min=10, max=1_000_000, help="Of a run.")] = 1500,
     jobs: Annotated[int, typer.Option(min=1, max=64, help="Processes that search.")] = 1,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FACTOR", help="Multiply contention, overheads or scaling (repeatable)."
+        ),
+    ] = None,
     json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the results.")
     ] = None,
@@ -65,6 +71,7 @@ def simulate_command(
         seeds=seeds,
         requests=requests,
         jobs=jobs,
+        vary=vary or (),
         json=json,
         journal=journal,
         plots=plots,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -189,8 +190,7 @@ def at_rate(scenario: Scenario, rate: float) -> Scenario:
     """The same scenario at another rate. Raises UserError if every tenant has a rate of its own."""
     if all(tenant.rate is not UNSET for tenant in scenario.workload.tenant):
         raise UserError("every tenant has its own rate: none is left to share out")
-    fields = {name: getattr(scenario, name) for name in Scenario.__slots__}
-    return Scenario(**(fields | {"rate": rate}))
+    return dataclasses.replace(scenario, rate=rate)
 
 
 def _rounded(value: Any) -> float | None:

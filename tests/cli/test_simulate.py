@@ -45,6 +45,20 @@ def test_rows_are_as_promised(workload: Path, capsys: pytest.CaptureFixture[str]
     assert {row["qps_at_95"] for row in rows} == {None}
 
 
+def test_the_world_can_be_varied(workload: Path) -> None:
+    means = []
+    for words in (
+        [],
+        ["--vary", "overheads=10"],
+        ["--vary", "contention=0", "--vary", "scaling=2"],
+    ):
+        out = workload.with_name("v.json")
+        basic = ["--policy", "layerwise", "--requests", "30", "--json", str(out)]
+        assert run(["simulate", str(workload), *basic, *words]) == 0
+        means.append(json.loads(out.read_text())["results"][0]["mean_latency_ms"])
+    assert means[1] > means[0] != means[2]
+
+
 def test_the_search_reports_its_rate(workload: Path) -> None:
     out = workload.with_name("r.json")
     words = ["--policy", "prema", "--find-qps", "0.95", "--requests", "60", "--machine", "16-core"]
@@ -83,6 +97,8 @@ def test_plots_are_drawn(workload: Path) -> None:
     [
         (["--policy", "edff"], "policy 'edff' is unknown"),
         (["--policy", "edf(3)"], "takes no number"),
+        (["--vary", "noise=2"], "'noise=2' is not one of contention, overheads, scaling"),
+        (["--vary", "scaling=x"], "'scaling=x' is not one of"),
         (["--machine", "7-core"], "machine '7-core' is unknown"),
         (["--policy", "edf,prema", "--journal", "j"], "one policy, one seed"),
     ],

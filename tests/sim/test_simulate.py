@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import msgspec
 import pytest
 
@@ -77,16 +79,12 @@ def test_alone_on_the_machine_a_request_takes_what_the_profile_says() -> None:
 
 def test_contention_slows_down_and_can_be_switched_off() -> None:
     together = scenario("static-partition", rate=150, requests=150)
-    alone = Scenario(**{**fields(together), "contention": "none"})
+    alone = dataclasses.replace(together, contention="none")
     weak = scenario("static-partition", rate=150, requests=150, contention=0.2)
     means = [run(which).row()["mean_latency_ms"] for which in (alone, weak, together)]
     assert means == sorted(means)
     assert means[2] > 1.05 * means[0]
     assert set(CONTENTION) >= {"linear", "none"}
-
-
-def fields(which: Scenario) -> dict[str, object]:
-    return {name: getattr(which, name) for name in Scenario.__slots__}
 
 
 def test_two_sockets_disturb_each_other_less_than_one() -> None:
@@ -102,7 +100,7 @@ def test_the_search_ends_at_a_rate_that_holds_and_the_next_does_not() -> None:
     found = find_qps(start, 0.95)
     assert found.attainment >= 0.95
     assert found.scenario.rate < 500
-    above = Scenario(**{**fields(start), "rate": found.scenario.rate * PRECISION**2})
+    above = dataclasses.replace(start, rate=found.scenario.rate * PRECISION**2)
     assert run(above).attainment < 0.95 + 0.02
 
 
