@@ -69,12 +69,8 @@ def measure(
 def repeated(workload: Workload, count: int) -> Workload:
     """`workload` with `count` tenants: its own, over and over."""
     own = workload.tenant
-    tenants = tuple(
-        msgspec.structs.replace(
-            own[number % len(own)], name=f"{own[number % len(own)].name}-{number}"
-        )
-        for number in range(count)
-    )
+    chosen = [(number, own[number % len(own)]) for number in range(count)]
+    tenants = tuple(msgspec.structs.replace(t, name=f"{t.name}-{number}") for number, t in chosen)
     return msgspec.structs.replace(workload, tenant=tenants)
 
 

@@ -11,6 +11,9 @@ import typer
 
 from tenantdl.cli import serve
 
+_COLUMNS = ["Policy", ">seed", ">rate/s", ">in time", ">mean ms", ">p95 ms", ">p99 ms"]
+_COLUMNS += [">cores in use", ">conflicts"]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
@@ -78,9 +81,7 @@ def simulate_command(
         command=shlex.join(["tenantdl", *sys.argv[1:]]),
     )
     title = f"{result.workload.name} on {machine}, simulated"
-    columns = ["Policy", ">seed", ">rate/s", ">in time", ">mean ms", ">p95 ms", ">p99 ms"]
-    columns += [">cores in use", ">conflicts"]
-    render.table(title, columns, [_row(row) for row in result.rows])
+    render.table(title, _COLUMNS, [_row(row) for row in result.rows])
     for path in result.plots:
         render.line(f"Plot: {path}")
 

@@ -69,10 +69,9 @@ def test_the_decisions_are_those_of_the_golden_file(policy: str) -> None:
 
 @pytest.mark.parametrize("policy", NAMES)
 def test_their_journals_replay_with_all_invariants(policy: str) -> None:
-    lines = [header_line(scheduler_config(scenario(policy)))]
-    run(
-        scenario(policy), observer=lambda now, event, out: lines.append(entry_line(now, event, out))
-    )
+    which = scenario(policy)
+    lines = [header_line(scheduler_config(which))]
+    run(which, observer=lambda now, event, out: lines.append(entry_line(now, event, out)))
     assert replay(lines, check=True) == len(lines) - 1
 
 
