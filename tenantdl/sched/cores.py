@@ -11,6 +11,8 @@ from functools import lru_cache
 from tenantdl.ids import CoreId
 from tenantdl.sched.config import LaneSpec
 
+_MANY = 1_000_000
+
 
 class CoreMap:
     """The machine's lanes by number, and the domains of cores that share a last-level cache."""
@@ -67,16 +69,16 @@ class CoreMap:
             return self.trim(free, count, keep=group)
         rest = free & ~group
         # Where it has cores already; else the fullest domain that has enough, else the emptiest.
-        ranked = sorted(self.domains, key=lambda domain: self._appeal(domain, rest, group, missing))
-        for domain in ranked:
-            part = self.trim(rest & domain, missing)
-            group |= part
-            missing -= self.size(part)
-            if missing <= 0:
-                break
+        ranked = []
+        for place, domain in enumerate(self.domains):
+            if inside := rest & domain:
+                has = self.size(inside)
+                appeal = has if has >= missing else _MANY - has
+                ranked.append((-(domain & group).bit_count(), appeal, place, inside, has))
+        ranked.sort()
+        for *_, inside, has in ranked:
+            if has >= missing:
+                return group | self.trim(inside, missing)
+            group |= inside
+            missing -= has
         return group
-
-    def _appeal(self, domain: int, rest: int, group: int, missing: int) -> tuple[int, int]:
-        has = self.size(rest & domain)
-        touched = -(domain & group).bit_count()
-        return (touched, has if has >= missing else 10**6 - has)

@@ -102,6 +102,8 @@ class PlanCosts:
         self.counts = tuple(c for c in known if c <= cores_max) or known[:1]
         self.variants = len(spec.variants)
         self._slowdowns = [variant.slowdowns for variant in spec.variants]
+        # Slowdowns of all variants at the pressures that were asked for.
+        self._known: dict[int, tuple[int, ...]] = {}
         self._index = [max(0, bisect_right(self.counts, c) - 1) for c in range(cores_max + 1)]
         self._tables = [
             [SegmentCosts(costs, block_target) for costs in variant.costs[: len(self.counts)]]
@@ -140,11 +142,19 @@ class PlanCosts:
     def slowdown(self, variant: int, pressure: int) -> int:
         """By how much, in 1/1000, `variant` is slowed down at `pressure`: linear between the
         levels of its table, which are spaced evenly from 0 to 1000."""
+        pressure = min(pressure, UNDISTURBED)
+        known = self._known.get(pressure)
+        if known is None:
+            known = tuple(self._interpolated(v, pressure) for v in range(self.variants))
+            self._known[pressure] = known
+        return known[variant]
+
+    def _interpolated(self, variant: int, pressure: int) -> int:
         levels = self._slowdowns[variant]
         steps = len(levels) - 1
         if not steps:
             return levels[0]
-        place = max(0, min(pressure, UNDISTURBED)) * steps
+        place = max(0, pressure) * steps
         low = min(place // UNDISTURBED, steps - 1)
         part = place - low * UNDISTURBED
         return levels[low] + (levels[low + 1] - levels[low]) * part // UNDISTURBED
@@ -164,6 +174,7 @@ class PlanCosts:
     def learn(self, variant: int, slowdowns: tuple[int, ...]) -> None:
         """A predictor's new table of slowdowns, in 1/1000, at evenly spaced pressures."""
         self._slowdowns[variant] = slowdowns
+        self._known.clear()
 
     def observe(
         self, variant: int, cores: int, begin: int, end: int, elapsed: Ns, pressure: int
