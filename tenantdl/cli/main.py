@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from tenantdl import __version__
-from tenantdl.cli import bench, doctor, models, plan, replay, serve, simulate, zoo
+from tenantdl.cli import bench, doctor, models, plan, profile, replay, serve, simulate, zoo
 from tenantdl.errors import UserError
 
 USER_ERROR, UNEXPECTED, INTERRUPTED = 2, 1, 130
@@ -34,6 +34,7 @@ serve.register(app)
 simulate.register(app)
 replay.register(app)
 plan.register(app)
+profile.register(app)
 app.add_typer(bench.app, name="bench")
 doctor.register(app)
 

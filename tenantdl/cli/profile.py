@@ -1,0 +1,37 @@
+"""`tenantdl profile`: measure this machine for the simulator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tenantdl.errors import UserError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command(name="profile")(profile_command)
+
+
+def profile_command(
+    machine: Annotated[bool, typer.Option("--machine", help="Measure this machine.")] = False,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE.toml", help="Where to write it.")
+    ] = Path("out/this-machine.toml"),
+    rounds: Annotated[int, typer.Option(min=5, max=10_000, help="Launches that are timed.")] = 300,
+) -> None:
+    """Measure what lanes cost here; the file is for `tenantdl simulate --machine FILE`."""
+    if not machine:
+        raise UserError("nothing to measure: give --machine")
+
+    from tenantdl.bench import machine as bench
+    from tenantdl.cli import render
+
+    measured = bench.measure(rounds)
+    bench.write(measured, output)
+    columns = ["Cores", ">GB/s", ">hand-over µs", ">block end µs"]
+    row = [measured.cores, measured.bandwidth_gbs, measured.handover_us, measured.boundary_us]
+    render.table("This machine, measured", columns, [row])
+    render.line(f"Machine: {output}")
