@@ -15,6 +15,21 @@ from tenantdl.cli import parse, plan_bench, serve
 if TYPE_CHECKING:
     from tenantdl.bench.latency import Report, Row
 
+# Run on the daemon by `bench policies` unless others are named.
+COMPARED = (
+    "model-fcfs",
+    "edf",
+    "layerwise",
+    "fixed-block(6)",
+    "static-partition",
+    "thin-instances",
+    "planaria",
+    "prema",
+    "parties",
+    "veltair-literal",
+    "veltair",
+    "tenantdl",
+)
 PEERS = ("onnxruntime", "openvino")
 
 app = typer.Typer(no_args_is_help=True, help="Measure latency or quality of service.")
@@ -107,6 +122,49 @@ def qos_command(
     render.table(title, columns, [_qos_row(row) for row in result.rows])
     if report is not None:
         render.line(f"Report with plots: {report}")
+
+
+@app.command(name="policies")
+def policies_command(
+    workloads: Annotated[list[Path], typer.Argument(metavar="WORKLOAD.toml…")],
+    policy: Annotated[str, typer.Option(metavar="NAME,…", help="Policies.")] = ",".join(COMPARED),
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, help="Requests a second, all tenants together.")
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option(min=0.1, max=86400, help="Seconds of load a run.")
+    ] = None,
+    machine: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.toml", help="Also simulate, on `tenantdl profile --machine`."),
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Workloads × policies on the daemon, one after the other; beside the simulator if asked."""
+    from tenantdl.bench import policies
+    from tenantdl.cli import render
+
+    rows = policies.run(
+        workloads,
+        policies=policy,
+        rate=rate,
+        duration_s=duration,
+        machine=machine,
+        json=json,
+        command=_command_line(),
+        report=render.note,
+    )
+    columns = ["Workload", "Policy", "Tenant", ">in time", ">p50 ms", ">p95 ms", ">p99 ms"]
+    columns += [">simulated: in time", ">p50 ms", ">p95 ms"]
+    table = [
+        [row[key] for key in ("workload", "policy", "tenant")]
+        + [_number(row["attainment"], ".1%")]
+        + [_number(row[key], ".1f") for key in ("p50_ms", "p95_ms", "p99_ms")]
+        + [_number(row.get("simulated_attainment"), ".1%")]
+        + [_number(row.get(f"simulated_{key}"), ".1f") for key in ("p50_ms", "p95_ms")]
+        for row in rows
+    ]
+    render.table("Policies, measured on this machine", columns, table)
 
 
 @app.command(name="decisions")

@@ -1,0 +1,87 @@
+"""`bench policies`: workloads × policies on the real daemon, one after the other; and, beside each
+run, what the simulator says of the same workload, policy, rate and seed on this machine's file.
+
+The simulator takes the bundles' segment costs for one core and knows nothing of HTTP, of the client
+or of neighbours outside; the errors say how much that is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tenantdl.bench import qos
+from tenantdl.bench.envelope import write_results
+from tenantdl.exec.lane_pool import BACKEND
+from tenantdl.load.workload import Workload, load_workload
+from tenantdl.sched.policies import split_names
+from tenantdl.sim.machines import load_machine
+from tenantdl.sim.simulate import Scenario
+from tenantdl.sim.simulate import run as simulate
+
+Row = dict[str, Any]
+
+
+def run(
+    workloads: Sequence[Workload | str | os.PathLike[str]],
+    *,
+    policies: str,
+    rate: float | None = None,
+    duration_s: float | None = None,
+    machine: str | None = None,
+    json: Path | None = None,
+    command: str = "tenantdl bench policies",
+    backend: str = BACKEND,
+    report: Callable[[str], None] = lambda text: None,
+) -> list[Row]:
+    """Rows of one workload, policy and tenant each (tenant "all" for all of them), with the
+    simulator's figures under `simulated_…` where `machine` names its machine. `report` is told what
+    comes next. Raises UserError."""
+    names = split_names(policies)
+    rows: list[Row] = []
+    for item in workloads:
+        workload = item if isinstance(item, Workload) else load_workload(Path(item))
+        for name in names:
+            report(f"{workload.name}: {name}")
+            result = qos.run(
+                workload, rate=rate, duration_s=duration_s, policy=name, backend=backend
+            )
+            beside = _simulated(result.workload, machine) if machine else {}
+            rows += [row | beside.get(row["tenant"], {}) for row in result.rows]
+    if json is not None:
+        write_results(json, rows, command=command, seed=None)
+    return rows
+
+
+def _simulated(workload: Workload, machine: str) -> dict[str, Row]:
+    """The simulator's percentiles and attainment by tenant, and of all."""
+    total = sum(workload.rates().values())
+    scenario = Scenario(
+        workload=workload,
+        machine=load_machine(machine),
+        policy=workload.scheduler.policy,
+        rate=workload.load.rate,
+        seed=workload.load.seed,
+        requests=max(1, round(total * workload.load.duration_s)),
+    )
+    result = simulate(scenario)
+    every = [value for values in result.latencies_ms.values() for value in values]
+    rows = {qos.ALL: _figures(every, result.attainment)}
+    for name, values in result.latencies_ms.items():
+        rows[name] = _figures(values, result.by_tenant[name])
+    return rows
+
+
+def _figures(latencies_ms: list[float], attainment: float) -> Row:
+    p50, p95 = (
+        round(float(np.percentile(latencies_ms, q)), 4) if latencies_ms else None for q in (50, 95)
+    )
+    return {
+        "simulated_p50_ms": p50,
+        "simulated_p95_ms": p95,
+        "simulated_attainment": attainment,
+    }

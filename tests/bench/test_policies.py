@@ -1,0 +1,107 @@
+"""`bench policies`: the daemon under many policies, beside the simulator. Lanes have no kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tenantdl.bench import policies
+from tenantdl.bench.envelope import read_results
+from tenantdl.cli.bench import COMPARED
+from tenantdl.load.workload import Workload, parse_workload
+from tenantdl.machine import usable_cores
+from tests.exec.fake_lane_backend import fake_bundle
+
+HERE = Path(__file__).parent
+TEXT = """
+name = "{name}"
+bundles = "{bundles}"
+[machine]
+cores = {cores}
+[load]
+rate = {rate}
+duration_s = 1
+arrivals = "{arrivals}"
+[[tenant]]
+name = "quick"
+bundle = "fake:4:100"
+qos_ms = 5000
+share = 3
+[[tenant]]
+name = "slow"
+bundle = "fake:8:1000"
+qos_ms = 9000
+"""
+MACHINE = """
+name = "here"
+source = "test"
+cores = 1
+domain_cores = 1
+socket_cores = 1
+bandwidth_gbs = 10
+handover_us = 50
+boundary_us = 2
+resize_us = 0
+conflict_us = 0
+migrate_us = 0
+"""
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+    monkeypatch.setenv("PYTHONPATH", f"{HERE.parent / 'exec'}:{HERE.parents[1]}")
+    fake_bundle(tmp_path, "quick", 4, 100)
+    fake_bundle(tmp_path, "slow", 8, 1000)
+
+    def workload(name: str, cores: Sequence[int], rate: int, arrivals: str) -> Workload:
+        text = TEXT.format(
+            name=name, bundles=tmp_path, cores=list(cores), rate=rate, arrivals=arrivals
+        )
+        return parse_workload(text)
+
+    return workload
+
+
+def test_rows_of_the_daemon_lie_beside_the_simulators(make: object, tmp_path: Path) -> None:
+    machine, out = tmp_path / "here.toml", tmp_path / "p.json"
+    machine.write_text(MACHINE)
+    heard: list[str] = []
+    rows = policies.run(
+        [make("one", usable_cores()[:1], 30, "poisson")],  # type: ignore[operator]
+        policies="planaria,tenantdl",
+        machine=str(machine),
+        json=out,
+        backend="fake_lane_backend",
+        report=heard.append,
+    )
+    assert heard == ["one: planaria", "one: tenantdl"]
+    assert [(r["policy"], r["tenant"]) for r in rows[:3]] == [
+        ("planaria", "quick"),
+        ("planaria", "slow"),
+        ("planaria", "all"),
+    ]
+    assert all(row["label"] == "measured" and row["attainment"] is not None for row in rows)
+    # Eight segments of a millisecond.
+    assert all(r["simulated_p50_ms"] >= 8 for r in rows if r["tenant"] == "slow")
+    assert all(0 <= r["simulated_attainment"] <= 1 for r in rows)
+    assert read_results(out).results == rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", COMPARED)
+def test_the_daemon_runs_every_policy_on_three_workloads(make: object, policy: str) -> None:
+    cores = usable_cores()
+    rows = policies.run(
+        [
+            make("one", cores[:1], 30, "poisson"),  # type: ignore[operator]
+            make("two", cores[:2], 60, "poisson"),  # type: ignore[operator]
+            make("bursts", cores[:2], 40, "gamma"),  # type: ignore[operator]
+        ],
+        policies=policy,
+        backend="fake_lane_backend",
+    )
+    every = [row for row in rows if row["tenant"] == "all"]
+    assert [row["workload"] for row in every] == ["one", "two", "bursts"]
+    assert all(row["answered"] > 0 for row in every)
