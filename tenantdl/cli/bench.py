@@ -151,7 +151,7 @@ def policies_command(
         duration_s=duration,
         machine=machine,
         json=json,
-        command=_command_line(),
+        command=command_line(),
         report=render.note,
     )
     columns = ["Workload", "Policy", "Tenant", ">in time", ">p50 ms", ">p95 ms", ">p99 ms"]
@@ -193,7 +193,7 @@ def decisions_command(
         policies=policy,
         requests=requests,
         json=json,
-        command=_command_line(),
+        command=command_line(),
     )
     columns = ["Policy", "Machine", ">tenants", ">decisions", ">mean µs", ">p50 µs", ">p99 µs"]
     table = [
