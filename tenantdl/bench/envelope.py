@@ -9,7 +9,6 @@ Format history
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from typing import Any
 import msgspec
 
 from tenantdl import __version__
+from tenantdl.documents import indented_json, read_document, write_document
 from tenantdl.errors import UserError
 from tenantdl.machine import this_machine
 
@@ -67,16 +67,7 @@ def write_results(
         command=command,
         results=list(results),
     )
-    target = Path(path)
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(msgspec.json.format(msgspec.json.encode(envelope), indent=1) + b"\n")
-        os.replace(aside, target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise UserError(f"cannot be written: {error.strerror}", where=str(target)) from error
+    write_document(Path(path), indented_json(envelope))
     return envelope
 
 
@@ -87,7 +78,12 @@ def read_results(*paths: str | os.PathLike[str]) -> Envelope:
     """
     if not paths:
         raise UserError("no result file given")
-    envelopes = [_read(Path(path)) for path in paths]
+    envelopes = [
+        read_document(
+            Path(path), Envelope, "result file", format=FORMAT, bytes_max=RESULTS_BYTES_MAX
+        )
+        for path in paths
+    ]
     first = envelopes[0]
     for path, other in zip(paths[1:], envelopes[1:], strict=True):
         for key in _ALIKE:
@@ -99,22 +95,6 @@ def read_results(*paths: str | os.PathLike[str]) -> Envelope:
                 )
     rows = [row for envelope in envelopes for row in envelope.results]
     return msgspec.structs.replace(first, results=rows)
-
-
-def _read(path: Path) -> Envelope:
-    try:
-        if path.stat().st_size > RESULTS_BYTES_MAX:
-            raise UserError("is too large for a result file", where=str(path))
-        envelope = msgspec.json.decode(path.read_bytes(), type=Envelope)
-    except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    except msgspec.MsgspecError as error:
-        raise UserError(f"is not a result file: {error}", where=str(path)) from error
-    if envelope.format != FORMAT:
-        raise UserError(
-            f"result format {envelope.format}, this tenantdl reads {FORMAT}", where=str(path)
-        )
-    return envelope
 
 
 def _commit() -> str | None:

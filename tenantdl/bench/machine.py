@@ -16,7 +16,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from tenantdl.errors import ExecutionError, UserError
+from tenantdl.documents import write_document
+from tenantdl.errors import ExecutionError
 from tenantdl.exec.idle_backend import idle_plan
 from tenantdl.exec.lane_memory import lay_out
 from tenantdl.exec.lane_pool import Address, LanePool
@@ -57,11 +58,7 @@ def measure(rounds: int = 300) -> MachineFile:
 def write(machine: MachineFile, path: Path) -> None:
     """As a file that `tenantdl simulate --machine` takes. Raises UserError."""
     lines = [f"{key} = {_toml(value)}" for key, value in msgspec.structs.asdict(machine).items()]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(lines) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot be written: {error.strerror}", where=str(path)) from error
+    write_document(path, ("\n".join(lines) + "\n").encode())
 
 
 def _toml(value: str | float) -> str:

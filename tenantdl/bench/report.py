@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import html
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tenantdl import __version__
 from tenantdl.bench import report_plots as plots
-from tenantdl.errors import UserError
+from tenantdl.documents import write_document
 from tenantdl.machine import this_machine
 from tenantdl.units import SECOND
 
@@ -34,15 +32,7 @@ _GOAL = 0.95
 
 def write_report(path: Path, result: Result) -> None:
     """Write the page, aside and then renamed. Raises UserError when that fails."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(page(result), encoding="utf-8")
-        aside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise UserError(f"cannot be written: {error.strerror}", where=str(path)) from error
+    write_document(path, page(result).encode())
 
 
 def page(result: Result) -> str:

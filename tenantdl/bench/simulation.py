@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from tenantdl.bench.envelope import write_results
+from tenantdl.documents import write_document
 from tenantdl.errors import UserError
 from tenantdl.load.workload import Workload, load_workload
 from tenantdl.sched.journal import entry_line, header_line
@@ -120,11 +121,7 @@ def _run(scenario: Scenario, journal: Path | None) -> Result:
         lines.append(entry_line(now, event, commands))
 
     result = simulate(scenario, observer=note)
-    try:
-        journal.parent.mkdir(parents=True, exist_ok=True)
-        journal.write_bytes(b"".join(lines))
-    except OSError as error:
-        raise UserError(f"cannot be written: {error.strerror}", where=str(journal)) from error
+    write_document(journal, b"".join(lines))
     return result
 
 

@@ -96,12 +96,9 @@ def parse_what_if(texts: list[str]) -> WhatIf:
 
 
 def _write(path: Path, described: dict[str, Any]) -> None:
-    import msgspec
+    from tenantdl.documents import indented_json, write_document
 
-    try:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(described), indent=1) + b"\n")
-    except OSError as error:
-        raise UserError(f"cannot be written: {error.strerror}", where=str(path)) from error
+    write_document(path, indented_json(described))
 
 
 def _show(described: dict[str, Any], render: Any) -> None:

@@ -7,7 +7,6 @@ the activation arena or of the weights; its shape is the physical one (packed, w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,8 +89,3 @@ class Program:
     inputs: list[str]
     outputs: list[str]
     notes: list[str] = field(default_factory=list)
-
-
-def merge_flops(operators: Sequence[Operator]) -> int:
-    """Total floating-point operations of a sequence of operators."""
-    return sum(operator.flops for operator in operators)

@@ -84,11 +84,6 @@ class Summary:
     seconds: dict[str, float] = field(default_factory=dict)
     latency_ms: float | None = None
 
-    @property
-    def template_share(self) -> float:
-        """Share of the operators that templates cover."""
-        return 1 - self.kinds.get("generic", 0) / max(1, self.operators)
-
 
 def compile_model(
     model: str | Path | ModelProto,

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from tenantdl.compile.target import CpuTarget
+from tenantdl.documents import write_document
 from tenantdl.errors import UserError
 
 S = TypeVar("S")
@@ -87,15 +88,9 @@ def write_records(records: Sequence[Record], target: CpuTarget, model: str, fold
     """Add to the model's log in `folder`, newer records in place of older ones of the same key.
     Written aside and renamed. Raises UserError when that fails."""
     file = folder / _file_of(target, model)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        old = _read(file) if file.is_file() else []
-        lines = {record.key: msgspec.json.encode(record) + b"\n" for record in [*old, *records]}
-        aside = file.with_suffix(".new")
-        aside.write_bytes(b"".join(lines[key] for key in sorted(lines)))
-        aside.replace(file)
-    except OSError as error:
-        raise UserError(f"cannot be written: {error.strerror}", where=str(file)) from error
+    old = _read(file) if file.is_file() else []
+    lines = {record.key: msgspec.json.encode(record) + b"\n" for record in [*old, *records]}
+    write_document(file, b"".join(lines[key] for key in sorted(lines)))
     return file
 
 

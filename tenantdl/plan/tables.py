@@ -18,7 +18,7 @@ from msgspec import Meta
 
 from tenantdl.bundle.load import read_manifest
 from tenantdl.bundle.manifest import Manifest
-from tenantdl.errors import UserError
+from tenantdl.documents import indented_json, read_document, write_document
 from tenantdl.plan.profile import Configuration, Table, monotone
 from tenantdl.units import MS, SECOND
 
@@ -57,18 +57,7 @@ class TableFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 def read_table(path: Path) -> dict[str, Profile]:
     """Profiles of a table file by model. Raises UserError for what is no such file."""
-    try:
-        if path.stat().st_size > TABLE_BYTES_MAX:
-            raise UserError("is too large for a profile table", where=str(path))
-        file = msgspec.json.decode(path.read_bytes(), type=TableFile)
-    except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    except msgspec.MsgspecError as error:
-        raise UserError(f"is not a profile table: {error}", where=str(path)) from error
-    if file.format != FORMAT:
-        raise UserError(
-            f"profile format {file.format}, this tenantdl reads {FORMAT}", where=str(path)
-        )
+    file = read_document(path, TableFile, "profile table", format=FORMAT, bytes_max=TABLE_BYTES_MAX)
     return {profile.model: profile for profile in file.profiles}
 
 
@@ -77,11 +66,7 @@ def write_table(path: Path, profiles: Sequence[Profile], command: str, machine: 
     file = TableFile(
         format=FORMAT, profiles=tuple(profiles), command=command, machine=dict(machine)
     )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(file), indent=1) + b"\n")
-    except OSError as error:
-        raise UserError(f"cannot be written: {error.strerror}", where=str(path)) from error
+    write_document(path, indented_json(file))
 
 
 def profile_of(manifest: Manifest) -> Profile:

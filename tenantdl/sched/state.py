@@ -57,4 +57,3 @@ class Counts:
     conflicts: int = 0
     resizes: int = 0
     migrations: int = 0
-    preemptions: int = 0

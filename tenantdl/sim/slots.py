@@ -98,11 +98,6 @@ class Outcome:
         return (self.late + self.dropped) / total if total else 0.0
 
     @property
-    def goodput(self) -> float:
-        """Requests in time a second."""
-        return self.good / self.duration_s
-
-    @property
     def batch_mean(self) -> float:
         """Mean size of a batch."""
         return self.served / self.batches if self.batches else 0.0

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from tenantdl.bench import qos, report
@@ -220,7 +221,7 @@ def test_a_model_that_never_answers_is_found_before_the_run(
 def test_a_page_that_cannot_be_written_is_a_user_error(journal: Path, tmp_path: Path) -> None:
     workload = parse_workload(text())
     rows = qos.summarize(workload, [])
-    result = qos.Result(workload, rows, {"quick": [], "slow": []}, read_timeline(journal), "x")
+    result = qos.Result(workload, rows, {"quick": np.empty(0), "slow": np.empty(0)}, read_timeline(journal), "x")
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
         report.write_report(tmp_path / "file" / "r.html", result)

@@ -5,7 +5,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #define WORKSPACES 4
 
@@ -30,12 +29,6 @@ typedef struct {
 static __thread Pool *current;
 static __thread int32_t extent; /* of the parallel loop to come; 0: not known */
 static __thread char message[512];
-
-static int64_t now_ns(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * 1000000000LL + now.tv_nsec;
-}
 
 /* Run calls[begin:end] on the calling thread and the workers members[0:count] (indices from 1) of
  * `pool`, which may be NULL when count is 0. Where `ns` is not NULL, ns[i] is what calls[i] took.

@@ -3,6 +3,7 @@
 #define TENANTDL_RUNTIME_H_
 
 #include <stdint.h>
+#include <time.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -24,6 +25,12 @@ struct Pool {
   int (*launch)(Pool *pool, ParallelTask task, void *data, int32_t extent);
   void (*choose)(Pool *pool, const int32_t *members, int32_t count);
 };
+
+static inline int64_t now_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
 
 /* A denormal number costs over a hundred cycles an operation: flush them to zero. */
 static inline uint64_t flush_denormals(void) {

@@ -46,10 +46,6 @@ class Editor:
         name = self.name(value)
         return self._uses[name] == 1 and name not in self._outputs
 
-    def is_output(self, value: str) -> bool:
-        """Whether `value` is an output of the graph."""
-        return value in self._outputs
-
     def array(self, value: str) -> Array | None:
         """The constant `value`, or None."""
         return self.graph.constants.get(self.name(value))
