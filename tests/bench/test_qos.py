@@ -221,7 +221,8 @@ def test_a_model_that_never_answers_is_found_before_the_run(
 def test_a_page_that_cannot_be_written_is_a_user_error(journal: Path, tmp_path: Path) -> None:
     workload = parse_workload(text())
     rows = qos.summarize(workload, [])
-    result = qos.Result(workload, rows, {"quick": np.empty(0), "slow": np.empty(0)}, read_timeline(journal), "x")
+    latencies = {"quick": np.empty(0), "slow": np.empty(0)}
+    result = qos.Result(workload, rows, latencies, read_timeline(journal), "x")
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
         report.write_report(tmp_path / "file" / "r.html", result)
