@@ -25,6 +25,7 @@ from tenantdl.bundle.manifest import (
     LIBRARY,
     MANIFEST,
     WEIGHTS,
+    Call,
     Manifest,
     Plan,
 )
@@ -146,7 +147,7 @@ def _check_plan(plan: Plan, weights_bytes: int, folder: Path) -> None:
     if not 0 <= plan.arena_bytes <= ARENA_BYTES_MAX:
         raise UserError(f"arena of {plan.arena_bytes} bytes is out of bounds", where=where)
     spaces = {"arena": plan.arena_bytes, "weights": weights_bytes}
-    for call in plan.calls:
+    for call in (*plan.calls, *_substitutes(plan, where)):
         for argument in call.args:
             end = argument.offset + _nbytes(argument.shape, argument.dtype, where)
             if argument.offset < 0 or end > spaces[argument.space]:
@@ -164,6 +165,25 @@ def _check_plan(plan: Plan, weights_bytes: int, folder: Path) -> None:
         begin = segment.end
     if begin != len(plan.calls):
         raise UserError("segments do not cover the operators", where=where)
+
+
+def _substitutes(plan: Plan, where: str) -> list[Call]:
+    """The calls of all variants, whose figures fit the plan's segments."""
+    found = []
+    for variant in plan.variants:
+        figures = (*variant.cost_ns, variant.private_bytes, variant.traffic_bytes)
+        figures += (variant.pressed_ns,) if variant.pressed_ns else ()
+        lengths = {len(figure) for figure in figures}
+        counts = variant.cores
+        if lengths != {len(plan.segments)} or len(variant.cost_ns) != len(counts):
+            raise UserError(f"figures of variant {variant.goal} do not fit", where=where)
+        if not counts or list(counts) != sorted(set(counts)) or counts[0] < 1:
+            raise UserError(f"core counts of variant {variant.goal} do not ascend", where=where)
+        for substitute in variant.substitutes:
+            if not 0 <= substitute.position < len(plan.calls):
+                raise UserError(f"variant {variant.goal} replaces no call", where=where)
+            found.append(substitute.call)
+    return found
 
 
 def _nbytes(shape: tuple[int, ...], dtype: str, where: str) -> int:

@@ -3,6 +3,7 @@
 Format history
   1  first form: plans (one per batch size or shape bucket) over one library and one weights file.
   2  libraries hold their own runtime (tenantdl_run), TVM's is not loaded.
+  3  plans have variants: other kernels for some of their calls, with measured figures.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST, LIBRARY, WEIGHTS = "manifest.json", "kernels.so", "weights.bin"
 ALIGNMENT = 64
 
@@ -54,11 +55,36 @@ class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cost_ns: int
 
 
+class Substitute(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """`call` in place of the plan's call number `position`: the same result in the same memory."""
+
+    position: int
+    call: Call
+
+
+class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One way to run a plan's segments: its calls, some of them replaced. Measured figures a
+    segment: `cost_ns[c]` alone on `cores[c]` cores (ascending); `pressed_ns` on one core beside a
+    neighbour that writes memory (empty: not measured). Known from the schedules: `private_bytes`,
+    the largest working set that a core comes back to, and `traffic_bytes` from beyond its private
+    caches. `goal`: what it was chosen for."""
+
+    goal: str
+    substitutes: tuple[Substitute, ...]
+    cores: tuple[int, ...]
+    cost_ns: tuple[tuple[int, ...], ...]
+    pressed_ns: tuple[int, ...]
+    private_bytes: tuple[int, ...]
+    traffic_bytes: tuple[int, ...]
+
+
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The static execution plan for one set of input shapes.
 
     `arena_bytes` of memory, zeroed once, hold everything that is not a weight. Inputs are written
     there, `calls` run in order, outputs are read there. `cost_source`: "measured" or "estimated".
+    `variants`: the ways to run it, the fastest alone on one core first; none: only one is known,
+    and its costs on one core.
     """
 
     batch: int
@@ -68,6 +94,20 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     calls: tuple[Call, ...]
     segments: tuple[Segment, ...]
     cost_source: Literal["measured", "estimated"]
+    variants: tuple[Variant, ...] = ()
+
+
+def variant_count(plan: Plan) -> int:
+    """In how many ways the plan can be run."""
+    return max(1, len(plan.variants))
+
+
+def calls_of(plan: Plan, variant: int) -> list[Call]:
+    """The calls of variant number `variant` (0 is there even where none is listed)."""
+    calls = list(plan.calls)
+    for substitute in plan.variants[variant].substitutes if plan.variants else ():
+        calls[substitute.position] = substitute.call
+    return calls
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -15,7 +15,8 @@ from tenantdl.exec.lane_memory import TenantLayout, lay_out
 from tenantdl.ids import ModelId, TenantId
 from tenantdl.load.protocol import Array, datatype
 from tenantdl.load.workload import TenantSection, Workload
-from tenantdl.sched.config import LaneSpec, ModelSpec, SchedulerConfig, TenantSpec, one_core_plan
+from tenantdl.sched.config import LaneSpec, ModelSpec, SchedulerConfig, TenantSpec
+from tenantdl.sched.plans import compiled_plan
 from tenantdl.units import from_ms
 
 VERSION = "1"
@@ -142,8 +143,7 @@ def scheduler_config(
         policy=options.policy,
         lanes=tuple(lanes),
         models=tuple(
-            ModelSpec(m.name, tuple(one_core_plan(_costs(p)) for p in m.plans))
-            for m in catalogue.models.values()
+            ModelSpec(m.name, tuple(map(compiled_plan, m.plans))) for m in catalogue.models.values()
         ),
         tenants=tuple(
             TenantSpec(
@@ -160,10 +160,6 @@ def scheduler_config(
         blocks_max=options.blocks_max,
         refuse_infeasible=options.refuse_infeasible,
     )
-
-
-def _costs(plan: Plan) -> tuple[int, ...]:
-    return tuple(segment.cost_ns for segment in plan.segments)
 
 
 def _sizes(tensor: Tensor) -> tuple[int, int]:

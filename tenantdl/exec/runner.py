@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tenantdl.bundle.library import Array, Calls
 from tenantdl.bundle.load import LoadedBundle
-from tenantdl.bundle.manifest import Argument, Plan, Tensor
+from tenantdl.bundle.manifest import (
+    Argument,
+    Call,
+    Plan,
+    Tensor,
+    calls_of,
+    variant_count,
+)
 from tenantdl.errors import ExecutionError, UserError
 from tenantdl.exec.cores import group
 
@@ -35,7 +42,7 @@ class Runner:
         self._arena = (
             _allocate(self.plan.arena_bytes) if arena is None else np.frombuffer(arena, np.uint8)
         )
-        self._calls = self._bind()
+        self._calls = [self._bind(calls_of(self.plan, v)) for v in range(variant_count(self.plan))]
         self._inputs = {t.name: (t, self._view(t)) for t in self.plan.inputs}
         self._outputs = {t.name: self._view(t) for t in self.plan.outputs}
 
@@ -63,14 +70,14 @@ class Runner:
                 )
             view[...] = value
 
-    def run_block(self, begin: int, end: int) -> None:
-        """Run segments [begin, end) on the calling thread's core group."""
+    def run_block(self, begin: int, end: int, variant: int = 0) -> None:
+        """Run segments [begin, end) in `variant` on the calling thread's core group."""
         if begin == end:
             return
         segments = self.plan.segments
         first, last = segments[begin].begin, segments[end - 1].end
         try:
-            self._calls.run(first, last, group().pool(self._bundle.library))
+            self._calls[variant].run(first, last, group().pool(self._bundle.library))
         except ExecutionError as error:
             raise ExecutionError(f"{self._bundle.manifest.name}: {error}") from error
 
@@ -84,17 +91,17 @@ class Runner:
         self.run_block(0, self.segment_count)
         return self.outputs()
 
-    def time_ns(self) -> list[int]:
-        """Run all calls once; how long each took."""
-        return self._calls.time_ns(group().pool(self._bundle.library))
+    def time_ns(self, variant: int = 0) -> list[int]:
+        """Run all calls of `variant` once; how long each took."""
+        return self._calls[variant].time_ns(group().pool(self._bundle.library))
 
-    def _bind(self) -> Calls:
+    def _bind(self, calls: Sequence[Call]) -> Calls:
         spaces = {"arena": self._arena, "weights": self._bundle.weights}
-        calls = [
+        bound = [
             (call.symbol, [_argument(spaces[argument.space], argument) for argument in call.args])
-            for call in self.plan.calls
+            for call in calls
         ]
-        return Calls(self._bundle.library, calls)
+        return Calls(self._bundle.library, bound)
 
     def _view(self, tensor: Tensor) -> Array:
         return _slice(self._arena, tensor.arena_offset, tensor.shape, tensor.dtype)

@@ -25,7 +25,8 @@ import numpy as np
 
 from tenantdl.bundle.load import read_manifest
 from tenantdl.errors import UserError
-from tenantdl.sched.config import PlanSpec, VariantSpec, one_core_plan
+from tenantdl.sched.config import PlanSpec, VariantSpec
+from tenantdl.sched.plans import compiled_plan
 from tenantdl.sim import scaling
 from tenantdl.units import US
 
@@ -84,9 +85,8 @@ def slowdowns(version: Version, contention: float) -> tuple[int, ...]:
 
 
 def bundle_plan(bundle: Path, plan: int = 0) -> PlanSpec:
-    """A plan of a compiled model, for one core. Raises UserError."""
-    segments = read_manifest(bundle).plans[plan].segments
-    return one_core_plan(tuple(segment.cost_ns for segment in segments))
+    """A plan of a compiled model. Raises UserError."""
+    return compiled_plan(read_manifest(bundle).plans[plan])
 
 
 @lru_cache(maxsize=64)

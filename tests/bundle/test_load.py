@@ -143,3 +143,29 @@ def test_weights_cannot_be_written(bundle: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode < 0
+
+
+def _variant(manifest: dict[str, Any], **changes: Any) -> None:
+    plan = manifest["plans"][0]
+    figures = [1] * len(plan["segments"])
+    variant = {
+        **{"goal": "x", "substitutes": [], "cores": [1], "cost_ns": [figures]},
+        **{"pressed_ns": [], "private_bytes": figures, "traffic_bytes": figures},
+    }
+    plan["variants"] = [variant | changes]
+
+
+def test_variants_are_checked_like_the_plan(bundle: Path) -> None:
+    _edit(bundle, _variant)
+    call = json.loads((bundle / "manifest.json").read_text())["plans"][0]["calls"][0]
+    assert load_bundle(bundle).manifest.plans[0].variants[0].goal == "x"
+    outside = call | {"args": [["arena", 2**40, [1], "float32"]]}
+    for changes, complaint in (
+        ({"substitutes": [[0, outside]]}, "reaches outside"),
+        ({"substitutes": [[99, call]]}, "replaces no call"),
+        ({"cost_ns": [[1] * 99]}, "do not fit"),
+        ({"cores": [2, 1], "cost_ns": [[1], [1]]}, "do not ascend"),
+    ):
+        _edit(bundle, lambda manifest, changes=changes: _variant(manifest, **changes))
+        with pytest.raises(UserError, match=complaint):
+            load_bundle(bundle)

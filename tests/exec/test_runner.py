@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from nets import Net, reference
 
 from tenantdl.bundle.load import LoadedBundle, load_bundle
+from tenantdl.bundle.manifest import Substitute, Variant
 from tenantdl.compile.pipeline import compile_model
 from tenantdl.errors import UserError
 from tenantdl.exec.runner import Runner
@@ -71,3 +73,26 @@ def test_bad_inputs(net: Net, bundle: LoadedBundle, change: object, message: str
     assert callable(change)
     with pytest.raises(UserError, match=message):
         Runner(bundle).run(change(net.inputs["x0"]))
+
+
+def test_variants_replace_calls_where_they_say(net: Net, bundle: LoadedBundle) -> None:
+    """A variant whose first call is left out of its segment's work (another's in its place) gives
+    another result; the variant without substitutes gives the plan's."""
+    plan = bundle.manifest.plans[0]
+    figures = (tuple(1 for _ in plan.segments),)
+
+    def variant(*substitutes: Substitute) -> Variant:
+        return Variant("x", substitutes, (1,), figures, (), figures[0], figures[0])
+
+    doubled = plan.calls[-2]
+    varied = msgspec.structs.replace(
+        plan, variants=(variant(), variant(Substitute(len(plan.calls) - 1, doubled)))
+    )
+    runner, name = Runner(bundle, varied), next(iter(net.inputs))
+    expected = next(iter(Runner(bundle).run(net.inputs).values()))
+    runner.set_inputs(net.inputs)
+    runner.run_block(0, runner.segment_count, 1)
+    assert not runner.outputs()[net.outputs[0]].any()  # nobody wrote the output
+    runner.set_inputs({name: net.inputs[name]})
+    runner.run_block(0, runner.segment_count, 0)
+    np.testing.assert_array_equal(runner.outputs()[net.outputs[0]], expected)

@@ -1,0 +1,35 @@
+"""What the scheduler is told of a compiled plan."""
+
+from __future__ import annotations
+
+from tenantdl.bundle.manifest import Plan
+from tenantdl.sched.config import PlanSpec, VariantSpec, one_core_plan
+
+_UNDISTURBED = 1000
+
+
+def compiled_plan(plan: Plan) -> PlanSpec:
+    """A bundle's plan with its variants and their measured costs. A variant that was also measured
+    beside a neighbour that writes memory is slowed down in proportion to the pressure; what its
+    own pressure is only a profile can tell (`SlowdownsLearned`)."""
+    if not plan.variants:
+        return one_core_plan(tuple(segment.cost_ns for segment in plan.segments))
+    # Policies suppose the same core counts for all variants of a plan.
+    counts = tuple(c for c in plan.variants[0].cores if all(c in v.cores for v in plan.variants))
+    return PlanSpec(
+        tuple(
+            VariantSpec(
+                cores=counts,
+                costs=tuple(variant.cost_ns[variant.cores.index(c)] for c in counts),
+                slowdowns=_slowdowns(variant.cost_ns[0], variant.pressed_ns),
+            )
+            for variant in plan.variants
+        )
+    )
+
+
+def _slowdowns(alone: tuple[int, ...], pressed: tuple[int, ...]) -> tuple[int, ...]:
+    if not pressed:
+        return (_UNDISTURBED,)
+    full = _UNDISTURBED * sum(pressed) // max(1, sum(alone))
+    return (_UNDISTURBED, max(_UNDISTURBED, full))

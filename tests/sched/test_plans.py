@@ -1,0 +1,32 @@
+"""Compiled plans as the scheduler is told of them."""
+
+from __future__ import annotations
+
+from tenantdl.bundle.manifest import Plan, Segment, Variant
+from tenantdl.sched.config import one_core_plan
+from tenantdl.sched.plans import compiled_plan
+
+
+def _plan(*variants: Variant) -> Plan:
+    return Plan(1, 64, (), (), (), (Segment(0, 1, 30), Segment(1, 2, 50)), "measured", variants)
+
+
+def _variant(cores: tuple[int, ...], pressed: tuple[int, ...] = ()) -> Variant:
+    costs = tuple((30 // c, 50 // c) for c in cores)
+    return Variant("x", (), cores, costs, pressed, (1, 1), (1, 1))
+
+
+def test_without_variants_one_core_is_known() -> None:
+    assert compiled_plan(_plan()) == one_core_plan((30, 50))
+
+
+def test_variants_bring_costs_by_cores_that_all_have() -> None:
+    spec = compiled_plan(_plan(_variant((1, 2, 4)), _variant((1, 2))))
+    assert [v.cores for v in spec.variants] == [(1, 2), (1, 2)]
+    assert spec.variants[0].costs == ((30, 50), (15, 25))
+    assert spec.variants[0].slowdowns == (1000,)
+
+
+def test_a_pressed_variant_is_slowed_down_and_never_sped_up() -> None:
+    spec = compiled_plan(_plan(_variant((1,), (40, 60)), _variant((1,), (20, 20))))
+    assert [v.slowdowns for v in spec.variants] == [(1000, 1250), (1000, 1000)]
