@@ -4,6 +4,7 @@ Format history
   1  first form: plans (one per batch size or shape bucket) over one library and one weights file.
   2  libraries hold their own runtime (tenantdl_run), TVM's is not loaded.
   3  plans have variants: other kernels for some of their calls, with measured figures.
+  4  digests are BLAKE3.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST, LIBRARY, WEIGHTS = "manifest.json", "kernels.so", "weights.bin"
 ALIGNMENT = 64
 
@@ -119,7 +120,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All of manifest.json. `digests`: SHA-256 of the other files, hexadecimal.
+    """All of manifest.json. `digests`: BLAKE3 of the other files, hexadecimal.
     `cores`: core counts that the model was compiled for. `source`: digest of the ONNX file."""
 
     format: int

@@ -192,7 +192,7 @@ def _folder_beside(out: Path) -> Iterator[Path]:
 
 
 def _source(model: str | Path | ModelProto) -> str:
-    """SHA-256 of the ONNX file, or of the serialised model without its weights' bytes."""
+    """Digest of the ONNX file, or of the serialised model without its weights' bytes."""
     if isinstance(model, str | Path):
         return file_digest(Path(model))
     return hashlib.sha256(model.graph.name.encode()).hexdigest()
