@@ -30,7 +30,8 @@ from tenantdl.sched.messages import (
 )
 from tenantdl.sched.scheduler import Scheduler
 from tenantdl.sched.state import Counts
-from tenantdl.sim.execution import ExecutionModel, Running
+from tenantdl.sim.contention import Running
+from tenantdl.sim.execution import ExecutionModel
 from tenantdl.units import Ns
 
 # Slowdowns that changed by less (in 1/1000) are left as they are: it saves most of the heap's work.
@@ -110,7 +111,7 @@ class Simulation:
         self._misses_left = misses_max
         self._lanes = {spec.lane: _Lane(spec.lane) for spec in config.lanes}
         self._active: dict[LaneId, _Lane] = {}
-        self._exerted = [0] * model.sockets
+        self._contention = model.contention()
         self._heap: list[tuple[int, int, LaneId, int]] = []
         self._sequence = 0
         self._hopeless = False
@@ -180,10 +181,9 @@ class Simulation:
 
     def _take(self, lane: _Lane, order: Launch, now: Ns, *, idle: bool) -> None:
         arrived, _ = self._arrived[order.request]
-        running = self._model.running(self._model.costs(arrived.model, arrived.plan), order)
+        running = self._model.running(arrived.model, arrived.plan, order)
         lane.launch, lane.running, lane.block, lane.begin = order, running, 0, order.begin
-        for socket, part in enumerate(running.parts):
-            self._exerted[socket] += running.pressure * part // running.cores
+        self._contention.enter(running)
         self._active[lane.id] = lane
         before = self._last.get(order.request)
         self._last[order.request] = order
@@ -236,18 +236,16 @@ class Simulation:
         self._send(now, event)
 
     def _drop(self, lane: _Lane, running: Running) -> None:
-        for socket, part in enumerate(running.parts):
-            self._exerted[socket] -= running.pressure * part // running.cores
+        self._contention.leave(running)
         lane.launch = lane.running = None
         del self._active[lane.id]
 
     def _adjust(self, now: Ns) -> None:
         """Everyone goes on at the speed that fits what runs beside them now."""
-        contention, machine = self._model.contention, self._model.machine
         for lane in self._active.values():
             if lane.running is None:
                 continue
-            slow = contention(machine, self._exerted, lane.running)
+            slow = self._contention.slowdown(lane.running)
             if lane.slow and abs(slow - lane.slow) < _CHANGE_MIN:
                 continue
             if lane.slow:

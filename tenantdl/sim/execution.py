@@ -2,26 +2,24 @@
 
     time = profile(segments, variant, cores) · slowdown · span · noise + overheads
 
-`slowdown` follows, moment by moment, from what runs beside it (`CONTENTION`). `span`: a group on
+`slowdown` follows, moment by moment, from what runs beside it (`contention`). `span`: a group on
 two sockets shares its data across the link between them. `overheads`: handing a launch to an idle
 lane; the end of a block; starting with fewer cores than wanted; going on with another number of
 cores, or in another lane. A block's overheads are slowed down with it.
 
-Contention is pluggable: a function from the pressures that each socket is under to a slowdown. In
-`linear`, every launch exerts the pressure of its variant times its speed-up, and is slowed down as
-its variant's table says at the sum of the others'. Caches and bandwidth are not told apart: the
-tables stand for both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 from tenantdl.ids import ModelId
+from tenantdl.predict.footprint import Footprint
 from tenantdl.sched.config import PlanSpec, SchedulerConfig
 from tenantdl.sched.costs import UNDISTURBED, PlanCosts
 from tenantdl.sched.messages import Launch
+from tenantdl.sim.contention import CONTENTION, IDLE, Contention, Demand, Running
+from tenantdl.sim.footprints import demand, places
 from tenantdl.sim.machines import MachineFile
 from tenantdl.units import US
 
@@ -29,48 +27,21 @@ from tenantdl.units import US
 SPAN = 1150
 
 
-class Running(NamedTuple):
-    """A launch as contention sees it: `parts[s]`: of its cores in socket s; the `pressure` it
-    exerts (`PlanCosts.exerts`)."""
-
-    costs: PlanCosts
-    variant: int
-    pressure: int
-    cores: int
-    parts: tuple[int, ...]
-
-
-# (machine, pressure exerted in every socket, launch) → slowdown in 1/1000.
-Contention = Callable[[MachineFile, list[int], Running], int]
-
-
-def linear(machine: MachineFile, exerted: list[int], running: Running) -> int:
-    """Slowdown by the table of the variant, at the pressure of all others in its sockets."""
-    total = 0
-    for socket, part in enumerate(running.parts):
-        if part:
-            others = exerted[socket] - running.pressure * part // running.cores
-            total += min(UNDISTURBED, others // machine.socket_cores) * part
-    return running.costs.slowdown(running.variant, total // running.cores)
-
-
-def none(machine: MachineFile, exerted: list[int], running: Running) -> int:
-    """Nobody disturbs anybody."""
-    return UNDISTURBED
-
-
-CONTENTION: dict[str, Contention] = {"linear": linear, "none": none}
-
-
 class ExecutionModel:
-    """One machine and the models on it. `noise` is drawn by the caller, once a block."""
+    """One machine and the models on it. `noise` is drawn by the caller, once a block. `footprints`
+    of models' variants (of their first plans), where `contention` goes by them."""
 
     def __init__(
-        self, machine: MachineFile, config: SchedulerConfig, contention: str = "linear"
+        self,
+        machine: MachineFile,
+        config: SchedulerConfig,
+        contention: str = "linear",
+        footprints: Mapping[ModelId, Sequence[Footprint]] | None = None,
     ) -> None:
         self.machine = machine
-        self.contention = CONTENTION[contention]
-        self.sockets = -(-machine.cores // machine.socket_cores)
+        self._contention = CONTENTION[contention]
+        self._footprints = footprints or {}
+        self._demands: dict[tuple[ModelId, int, int, int], Demand] = {}
         # Tables that nobody's estimates touch: what is true in this world.
         self._truth = {
             (model.model, number): self._costs(plan, config)
@@ -85,22 +56,38 @@ class ExecutionModel:
     def _costs(self, plan: PlanSpec, config: SchedulerConfig) -> PlanCosts:
         return PlanCosts(plan, config.block_target, self.machine.cores)
 
-    def costs(self, model: ModelId, plan: int) -> PlanCosts:
-        """What the plan costs in truth."""
-        return self._truth[model, plan]
+    def contention(self) -> Contention:
+        """A machine on which nothing runs yet."""
+        return self._contention(self.machine)
 
-    def running(self, costs: PlanCosts, launch: Launch) -> Running:
-        """`launch` as contention sees it."""
-        parts = [0] * self.sockets
-        for core in launch.cores:
-            parts[core // self.machine.socket_cores] += 1
-        pressure = costs.exerts(launch.variant, len(launch.cores))
-        return Running(costs, launch.variant, pressure, len(launch.cores), tuple(parts))
+    def running(self, model: ModelId, plan: int, launch: Launch) -> Running:
+        """`launch` of a plan as contention sees it."""
+        costs, cores = self._truth[model, plan], len(launch.cores)
+        return Running(
+            costs,
+            launch.variant,
+            costs.exerts(launch.variant, cores),
+            cores,
+            places(launch.cores, self.machine.socket_cores),
+            places(launch.cores, self.machine.domain_cores),
+            self._demand(model, plan, launch.variant, cores),
+        )
+
+    def _demand(self, model: ModelId, plan: int, variant: int, cores: int) -> Demand:
+        known = self._footprints.get(model)
+        if known is None or plan:
+            return IDLE
+        key = (model, plan, variant, cores)
+        if key not in self._demands:
+            table = self._truth[model, plan].row(variant)
+            time = self._truth[model, plan].at(variant, cores).remaining(0)
+            self._demands[key] = demand(known[variant], time, table[0].remaining(0))
+        return self._demands[key]
 
     def work(self, running: Running, begin: int, end: int, noise: float) -> int:
         """Undisturbed ns of segments [begin, end)."""
         time: int = running.costs.at(running.variant, running.cores).between(begin, end)
-        if sum(part > 0 for part in running.parts) > 1:
+        if len(running.sockets) > 1:
             time = time * SPAN // UNDISTURBED
         return max(1, round(time * noise))
 

@@ -21,10 +21,11 @@ Micros = Annotated[float, Meta(ge=0, le=1e6)]
 
 
 class MachineFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A machine. `domain_cores` share a last-level cache, `socket_cores` memory bandwidth (GB/s).
-    Overheads: of handing a launch to an idle lane, of a block's end, of going on with more or fewer
-    cores, of starting with fewer than wanted, of going on in another lane. `contention`: strength
-    of interference (1: as in the profiles); `noise`: standard deviation of block times, relative.
+    """A machine. `domain_cores` share a last-level cache of `cache_mb` (MiB), `socket_cores` memory
+    bandwidth (GB/s). Overheads: of handing a launch to an idle lane, of a block's end, of going on
+    with more or fewer cores, of starting with fewer than wanted, of going on in another lane.
+    `contention`: strength of interference (1: as in the profiles); `noise`: standard deviation of
+    block times, relative.
     `source`: "declared", or what was measured."""
 
     name: str
@@ -33,6 +34,7 @@ class MachineFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     domain_cores: Annotated[int, Meta(ge=1)]
     socket_cores: Annotated[int, Meta(ge=1)]
     bandwidth_gbs: Annotated[float, Meta(gt=0)]
+    cache_mb: Annotated[float, Meta(gt=0)] = 16.0
     handover_us: Micros
     boundary_us: Micros
     resize_us: Micros

@@ -9,8 +9,8 @@ Three sources, never mixed within one model:
 
 Variants (MODEL, not measured): the paper compiles every layer in up to five versions between
 locality and parallelism, and publishes only ranges: under heavy interference a locality-greedy
-version of one convolution lost up to 7×, a modest one 1.5×. `VERSIONS` spreads five versions over
-that frontier for an average layer: the greedy one is fastest alone, suffers and disturbs most. The
+version of one convolution lost up to 7×, a modest one 1.5×. `frontier` spreads versions over what
+lies between for an average layer: the greedy one is fastest alone, suffers and disturbs most. The
 greedy one's sensitivity is chosen so that whole models of ResNet-50 miss their target at 50 and 100
 requests a second about as often as the paper shows.
 """
@@ -43,7 +43,8 @@ class Version(NamedTuple):
     pressure: float
 
 
-VERSIONS = (
+# From greedy to modest.
+_FRONTIER = (
     Version(1.00, 1.10, 1.00),
     Version(1.01, 0.70, 0.85),
     Version(1.03, 0.42, 0.72),
@@ -51,14 +52,31 @@ VERSIONS = (
     Version(1.08, 0.14, 0.50),
 )
 
+VERSIONS = len(_FRONTIER)
+
+
+def frontier(count: int = VERSIONS) -> tuple[Version, ...]:
+    """`count` versions spread evenly over the frontier; one alone is the greediest."""
+    places = np.linspace(0.0, len(_FRONTIER) - 1.0, count) if count > 1 else [0.0]
+    knots = np.arange(len(_FRONTIER))
+    return tuple(
+        Version(
+            *(float(np.interp(place, knots, column)) for column in zip(*_FRONTIER, strict=True))
+        )
+        for place in places
+    )
+
+
 SHAPES_ONLY = ("bert_large", "efficientnet_b0", "mobilenet_v2", "ssd_resnet34", "tiny_yolov2")
 KNOWN = tuple(sorted((*scaling.PUBLISHED, *SHAPES_ONLY)))
 
 
-def profile(name: str, contention: float = 1.0, scale: float = 1.0) -> PlanSpec:
+def profile(
+    name: str, contention: float = 1.0, scale: float = 1.0, versions: int = VERSIONS
+) -> PlanSpec:
     """The plan of a model out of `KNOWN`; a layer is a segment. `contention` multiplies all
-    sensitivities; `scale` the part of the scaling model that does not shrink with more cores.
-    Raises UserError."""
+    sensitivities; `scale` the part of the scaling model that does not shrink with more cores;
+    `versions`: how many. Raises UserError."""
     if name not in KNOWN:
         raise UserError(f"profile {name!r} is unknown; known: {', '.join(KNOWN)}")
     micros = _times(name, scale)
@@ -73,7 +91,7 @@ def profile(name: str, contention: float = 1.0, scale: float = 1.0) -> PlanSpec:
                 slowdowns=slowdowns(version, contention),
                 pressure=round(1000 * version.pressure),
             )
-            for version in VERSIONS
+            for version in frontier(versions)
         )
     )
 

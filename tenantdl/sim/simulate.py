@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from msgspec import UNSET
 
@@ -16,22 +17,27 @@ from tenantdl.errors import UserError
 from tenantdl.ids import ModelId, RequestId, TenantId
 from tenantdl.load.arrivals import ARRIVALS, Shape
 from tenantdl.load.workload import TenantSection, Workload
+from tenantdl.predict.footprint import Footprint
 from tenantdl.sched.config import ModelSpec, PlanSpec, SchedulerConfig, TenantSpec
 from tenantdl.sched.messages import RequestArrived
 from tenantdl.sim.engine import Observer, Outcome, Simulation
 from tenantdl.sim.execution import ExecutionModel
+from tenantdl.sim.footprints import footprints
 from tenantdl.sim.machines import MachineFile
-from tenantdl.sim.profiles import bundle_plan, profile
+from tenantdl.sim.profiles import VERSIONS, bundle_plan, profile
 from tenantdl.units import Ns, from_ms, to_ms
 
 Row = dict[str, Any]
+Tables = Mapping[ModelId, Sequence[tuple[int, tuple[int, ...]]]]
 # Requests of a run, unless its duration is given: enough for a 95 % share to within a point.
 REQUESTS = 1500
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What is run. `scale`: see `profiles.profile`. `contention`: a key of `CONTENTION`."""
+    """What is run. `scale`, `versions`: see `profiles.profile`. `contention`: of `CONTENTION`.
+    `tables`: what the scheduler is told of models' variants in place of what their profiles say:
+    (pressure, slowdowns) of each (`sched.config.VariantSpec`)."""
 
     workload: Workload
     machine: MachineFile
@@ -41,6 +47,8 @@ class Scenario:
     requests: int = REQUESTS
     scale: float = 1.0
     contention: str = "linear"
+    versions: int = VERSIONS
+    tables: Tables | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +95,7 @@ def run(
     """Simulate a scenario, up to `misses_max` late or refused requests. Raises UserError for models
     without a profile."""
     config = scheduler_config(scenario)
-    model = ExecutionModel(scenario.machine, config, scenario.contention)
+    model = ExecutionModel(scenario.machine, config, scenario.contention, _footprints(scenario))
     simulation = Simulation(
         config,
         model,
@@ -134,8 +142,24 @@ def _model(tenant: TenantSection) -> ModelId:
 
 def _plan(workload: Workload, tenant: TenantSection, scenario: Scenario) -> PlanSpec:
     if tenant.profile:
-        return profile(tenant.profile, scenario.machine.contention, scenario.scale)
+        machine, name = scenario.machine, tenant.profile
+        plan = profile(name, machine.contention, scenario.scale, scenario.versions)
+        return plan if scenario.tables is None else _told(plan, scenario.tables[ModelId(name)])
     return bundle_plan(workload.bundle_path(tenant))
+
+
+def _told(plan: PlanSpec, tables: Sequence[tuple[int, tuple[int, ...]]]) -> PlanSpec:
+    return PlanSpec(
+        tuple(
+            msgspec.structs.replace(variant, pressure=pressure, slowdowns=slowdowns)
+            for variant, (pressure, slowdowns) in zip(plan.variants, tables, strict=True)
+        )
+    )
+
+
+def _footprints(scenario: Scenario) -> dict[ModelId, tuple[Footprint, ...]]:
+    names = {tenant.profile for tenant in scenario.workload.tenant if tenant.profile}
+    return {ModelId(name): footprints(name, scenario.versions) for name in sorted(names)}
 
 
 def _arrivals(scenario: Scenario) -> Iterator[tuple[Ns, RequestArrived]]:

@@ -11,7 +11,7 @@ from tenantdl.load.workload import Workload, parse_workload
 from tenantdl.sched.costs import PlanCosts
 from tenantdl.sched.journal import entry_line, header_line, replay
 from tenantdl.sched.policies import POLICIES
-from tenantdl.sim.execution import CONTENTION
+from tenantdl.sim.contention import CONTENTION
 from tenantdl.sim.machines import MachineFile, load_machine
 from tenantdl.sim.profiles import profile
 from tenantdl.sim.search import PRECISION, find_qps
