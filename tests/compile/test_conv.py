@@ -195,3 +195,13 @@ def test_few_outputs(tmp_path: Path, target: str) -> None:
         net.output(net.op("ConvTranspose", features(channels), weight, net.weight(1), **attrs))
     summary = check(net, tmp_path, target=target)
     assert summary.kinds["conv_narrow"] == 7
+
+
+def test_one_row_with_a_border_is_not_folded(tmp_path: Path) -> None:
+    """A 1×1 convolution of one long row writes inside the border that the next one reads."""
+    net = Net()
+    row = net.op("Conv", net.input(1, 48, 1, 80), net.weight(32, 48, 1, 1), net.weight(32))
+    net.output(
+        net.op("Conv", row, net.weight(32, 1, 1, 7), net.weight(32), pads=[0, 3, 0, 3], group=32)
+    )
+    check(net, tmp_path)

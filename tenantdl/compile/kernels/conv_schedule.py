@@ -59,7 +59,7 @@ def _loop_orders(spec: ConvSpec, cores: int) -> list[tuple[int, int]]:
     height = 1 if is_plane(spec) else spec.rows
     blocks = {1, 2, 4, 8, 14, -(-height // 2), height}
     orders = [(1, rows) for rows in sorted(blocks & set(range(1, height + 1)))]
-    if spec.rows == 1 and spec.kernel == (1, 1) and spec.stride == (1, 1) and cores > 1:
+    if spec.rows == 1 and spec.is_matrix and cores > 1:
         folds = [n for n in range(2, 65) if spec.columns % n == 0 and spec.columns // n >= 12]
         orders += [(n, 1) for n in folds if n % cores == 0][-4:]
     return orders

@@ -96,11 +96,10 @@ class ConvSpec:
     def simplified(self) -> ConvSpec:
         """The same memory seen so that rows are long: a 1×1 convolution without gaps has one row,
         a column of pixels is turned into a row."""
-        layouts = [self.data, self.out, *(o.layout for o in self.program.operands if o.layout)]
+        layouts = self._layouts
         if self.phase or not all(isinstance(layout, Packed) for layout in layouts):
             return self
-        pointwise = self.kernel == (1, 1) and self.stride == (1, 1) and self.pads == (0, 0)
-        if pointwise and all(layout.contiguous for layout in layouts):
+        if self.is_matrix:
             return self._seen(Packed.flattened)
         if self.kernel[1] == 1 and self.out.height > 1 and all(x.is_column for x in layouts):
             return replace(
@@ -111,6 +110,16 @@ class ConvSpec:
                 pads=self.pads[::-1],
             )
         return self
+
+    @property
+    def is_matrix(self) -> bool:
+        """A 1×1 convolution without gaps between rows: pixels may be counted in any shape."""
+        pointwise = self.kernel == (1, 1) and self.stride == (1, 1) and self.pads == (0, 0)
+        return pointwise and all(isinstance(x, Packed) and x.contiguous for x in self._layouts)
+
+    @property
+    def _layouts(self) -> list[Any]:
+        return [self.data, self.out, *(o.layout for o in self.program.operands if o.layout)]
 
     def folded(self, rows: int) -> ConvSpec:
         """One row of pixels seen as `rows` rows, which it must divide into; `self` for 1."""
