@@ -41,6 +41,7 @@ SETTLE_BELOW_NS = 50 * MS  # an untimed call before the timed ones, unless calls
 CALLS_MAX = 100_000
 CALIBRATION_CALLS = 15
 CALIBRATION_STEPS = 100_000
+BREAKDOWN_CALLS = 9
 
 Row: TypeAlias = dict[str, Any]
 Notify: TypeAlias = Callable[[str], None]
@@ -83,9 +84,10 @@ def measure(models: Sequence[str], settings: Settings, notify: Notify) -> Report
     A row: model, batch, threads, target, median_ms, p05_ms, p95_ms, runs, calibration_ms (a fixed
     loop before and after, to see whether the machine changed), and for peers `difference`: the
     largest deviation of our outputs over their largest output (null in files when shapes or
-    infinities do not even match). `notify` hears what happens. A
-    model or peer that fails is reported and the rest goes on; UserError for settings that cannot
-    be met at all.
+    infinities do not even match), for ours `kinds_ms`: where the time goes, by kind of operator
+    (templates' names; "generic": the fallback), timed in calls of their own. `notify` hears what
+    happens. A model or peer that fails is reported and the rest goes on; UserError for settings
+    that cannot be met at all.
     """
     everything = usable_cores()
     if max(settings.threads) > len(everything):
@@ -188,7 +190,8 @@ def _measure_one(
     model: _Prepared, cores: tuple[CoreId, ...], settings: Settings, report: Report
 ) -> None:
     job = Job(model.file, model.inputs, cores, settings.spin)
-    contestants = {OURS: Contestant(_open_ours(model, cores), cores[:1])}
+    runner = _open_ours(model, cores)
+    contestants = {OURS: Contestant(lambda: tuple(runner.run(model.inputs).values()), cores[:1])}
     for peer in settings.against:
         try:
             contestants[peer] = Contestant(PEERS[peer](job), cores)
@@ -205,7 +208,9 @@ def _measure_one(
     for name, taken in times.items():
         row = _row(model.name, settings.batch, len(cores), name, taken)
         row["calibration_ms"] = calibration_ms
-        if name != OURS:
+        if name == OURS:
+            row["kinds_ms"] = _by_kind(runner, cores)
+        else:
             row["difference"] = difference(answers[OURS], answers[name])
         report.rows.append(row)
 
@@ -224,11 +229,20 @@ def _row(model: str, batch: int, threads: int, target: str, taken: Sequence[int]
     }
 
 
-def _open_ours(model: _Prepared, cores: tuple[CoreId, ...]) -> Call:
+def _open_ours(model: _Prepared, cores: tuple[CoreId, ...]) -> Runner:
     with on_cores(cores):
         pin(cores)
-        runner = Runner(load_bundle(model.bundle))
-    return lambda: tuple(runner.run(model.inputs).values())
+        return Runner(load_bundle(model.bundle))
+
+
+def _by_kind(runner: Runner, cores: tuple[CoreId, ...]) -> dict[str, float]:
+    """Milliseconds that the operators of each kind take together, most first."""
+    with on_cores(cores[:1]):
+        times = np.median([runner.time_ns() for _ in range(BREAKDOWN_CALLS)], axis=0) / MS
+    kinds: dict[str, float] = {}
+    for call, time_ms in zip(runner.plan.calls, times, strict=True):
+        kinds[call.kind] = kinds.get(call.kind, 0.0) + float(time_ms)
+    return dict(sorted(kinds.items(), key=lambda item: -item[1]))
 
 
 def _warm_up(contestant: Contestant, clock: Callable[[], int]) -> int:

@@ -40,7 +40,7 @@ class Job:
 
 def open_onnxruntime(job: Job) -> Call:
     """onnxruntime's CPU provider: all graph optimisations, one thread a core, static shapes."""
-    ort = _required("onnxruntime")
+    ort = required("onnxruntime")
     with _reported(job, "onnxruntime"), on_cores(job.cores):
         dims = _named_dims(ort, job)
         options = ort.SessionOptions()
@@ -61,21 +61,9 @@ def open_onnxruntime(job: Job) -> Call:
 
 def open_openvino(job: Job) -> Call:
     """OpenVINO's CPU plugin in LATENCY mode, fp32 (its own default, bf16, is another precision)."""
-    ov = _required("openvino")
-    core = ov.Core()
-    # OpenVINO counts the cores that it may use once, here. Counted under a narrow affinity, later
-    # models would get one thread whatever they ask for.
-    core.get_property("CPU", "RANGE_FOR_STREAMS")
+    with _reported(job, "openvino"):
+        compiled = openvino_model(job)
     with _reported(job, "openvino"), on_cores(job.cores):
-        model = core.read_model(str(job.model))
-        model.reshape({name: list(value.shape) for name, value in job.inputs.items()})
-        settings = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": len(job.cores),
-            "INFERENCE_PRECISION_HINT": "f32",
-            "NUM_STREAMS": 1,
-        }
-        compiled = core.compile_model(model, "CPU", settings)
         request = compiled.create_infer_request()
         ports = list(compiled.outputs)
         feeds = dict(job.inputs)
@@ -86,6 +74,25 @@ def open_openvino(job: Job) -> Call:
         return tuple(results[port] for port in ports)
 
     return call
+
+
+def openvino_model(job: Job, **settings: Any) -> Any:
+    """The compiled model of a job; `settings`: the plugin's, beside those for low latency."""
+    ov = required("openvino")
+    core = ov.Core()
+    # OpenVINO counts the cores that it may use once, here. Counted under a narrow affinity, later
+    # models would get one thread whatever they ask for.
+    core.get_property("CPU", "RANGE_FOR_STREAMS")
+    with on_cores(job.cores):
+        model = core.read_model(str(job.model))
+        model.reshape({name: list(value.shape) for name, value in job.inputs.items()})
+        latency = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": len(job.cores),
+            "INFERENCE_PRECISION_HINT": "f32",
+            "NUM_STREAMS": 1,
+        }
+        return core.compile_model(model, "CPU", latency | settings)
 
 
 PEERS: Mapping[str, Callable[[Job], Call]] = {
@@ -105,7 +112,8 @@ def on_cores(cores: Sequence[CoreId]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _required(package: str) -> Any:
+def required(package: str) -> Any:
+    """A peer's package. Raises UserError when it is not installed."""
     try:
         return importlib.import_module(package)
     except ImportError as error:

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,18 @@ def test_what_a_peer_cannot_run_is_one_line(peer: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+class FakeRunner:
+    """A runner of three operators of two kinds, which take as long as they say."""
+
+    plan = SimpleNamespace(calls=[SimpleNamespace(kind=kind) for kind in ("a", "b", "a")])
+
+    def run(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return {"y": 2 * inputs["x"]}
+
+    def time_ns(self) -> list[int]:
+        return [1 * MS, 5 * MS, 2 * MS]
+
+
 @pytest.fixture
 def fake_ours(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Our side without the compiler: the doubling model in NumPy."""
@@ -143,7 +156,7 @@ def fake_ours(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "M", (), {"plans": [type("P", (), {"inputs": [Tensor("x", "float32", (2, 3), 0)]})]}
     )
     monkeypatch.setattr(latency, "read_manifest", lambda _: manifest)
-    monkeypatch.setattr(latency, "_open_ours", lambda model, _: lambda: (2 * model.inputs["x"],))
+    monkeypatch.setattr(latency, "_open_ours", lambda *_: FakeRunner())
     yield
 
 
@@ -156,8 +169,9 @@ def test_measure_gives_a_row_a_target_and_reports_failures(doubling: Path) -> No
     ours, theirs = report.rows
     assert ours.keys() == {
         *("model", "batch", "threads", "target", "runs", "calibration_ms"),
-        *("median_ms", "p05_ms", "p95_ms"),
+        *("median_ms", "p05_ms", "p95_ms", "kinds_ms"),
     }
+    assert list(ours["kinds_ms"].items()) == [("b", 5.0), ("a", 3.0)]
     assert (ours["model"], ours["batch"], ours["threads"]) == ("double", 2, 1)
     assert (ours["target"], theirs["target"]) == (OURS, "onnxruntime")
     assert ours["p05_ms"] <= ours["median_ms"] <= ours["p95_ms"]

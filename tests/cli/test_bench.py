@@ -19,7 +19,7 @@ ROW |= {"calibration_ms": [1.0, 2.0], "model": "m"}
 
 
 def _report(difference: float = 1e-6, failures: tuple[str, ...] = ()) -> latency.Report:
-    ours = ROW | {"target": "tenantdl", "median_ms": 3.0}
+    ours = ROW | {"target": "tenantdl", "median_ms": 3.0, "kinds_ms": {"dense": 3.0, "pool": 1.0}}
     theirs = ROW | {"target": "onnxruntime", "median_ms": 4.0, "difference": difference}
     return latency.Report([ours, theirs], list(failures))
 
@@ -48,6 +48,7 @@ def test_table_ratio_and_file(cli: Cli, asked: dict[str, Any], tmp_path: Path) -
     words = " ".join(out.split())
     assert "m 1 3.00 (1.00–9.00) 4.00 (1.00–9.00) 0.75 1.0e-06 30" in words
     assert "geometric mean of 1 ratios on 1 thread(s): 0.75" in words
+    assert "m on 1: dense 3.00 ms (75 %), pool 1.00 ms (25 %)" in words
     assert "p95/p05 up to 9.00; the calibration loop took 1.00–2.00 ms" in words
     assert read_results(file).results == asked["report"].rows
     assert read_results(file).seed == 9
