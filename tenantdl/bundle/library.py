@@ -59,13 +59,15 @@ class Library:
         try:
             self.run = self._handle[_RUN]
             new, self.pool_free = self._handle.tenantdl_pool_new, self._handle.tenantdl_pool_free
+            self.pool_rest = self._handle.tenantdl_pool_rest
         except AttributeError as error:
             raise UserError("not a kernel library of tenantdl's", where=str(path)) from error
         pointer, i64 = ctypes.c_void_p, ctypes.c_int64
         self.run.argtypes = [pointer, pointer, ctypes.c_int32, pointer, i64, i64]
         self.run.argtypes += [pointer, ctypes.c_char_p, i64]
         new.argtypes, new.restype = [pointer, ctypes.c_int32], pointer
-        self.pool_free.argtypes, self.pool_free.restype = [pointer], None
+        for function in (self.pool_free, self.pool_rest):
+            function.argtypes, function.restype = [pointer], None
         self.pool_new = new
 
     def address(self, symbol: str) -> int:
@@ -80,16 +82,26 @@ class Library:
 
 
 class Pool:
-    """Worker threads on `cores[1:]`; the thread that made it is the one on `cores[0]`."""
+    """Workers for `cores[1:]`; the thread that made it is the one on `cores[0]`. Each is started
+    when it is first needed. All take part in loops until told otherwise."""
 
     def __init__(self, library: Library, cores: Sequence[int]) -> None:
-        """Start the workers (core −1: on any). Raises ExecutionError when the system refuses."""
+        """Make room for the workers (core −1: on any). Raises ExecutionError when there is none."""
         ids = np.array(cores, np.int32)
-        self._free = library.pool_free
+        self._free, self._rest = library.pool_free, library.pool_rest
         self.handle: int | None = library.pool_new(ids.ctypes.data, len(ids))
         if not self.handle:
-            raise ExecutionError(f"{len(cores)} threads cannot be started")
-        self.members = np.arange(1, len(cores), dtype=np.int32)
+            raise ExecutionError(f"no room for a pool of {len(cores)} threads")
+        self.choose(range(1, len(cores)))
+
+    def choose(self, workers: Sequence[int]) -> None:
+        """Loops to come are shared out among the calling thread and these `workers` (their places
+        in `cores`)."""
+        self.members = np.array(workers, np.int32)
+
+    def rest(self) -> None:
+        """Workers that wait for the next loop stop spinning and sleep: others need their cores."""
+        self._rest(self.handle)
 
     def __del__(self) -> None:
         if getattr(self, "handle", None):

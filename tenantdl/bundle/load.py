@@ -166,9 +166,8 @@ def _substitutes(plan: Plan, where: str) -> list[Call]:
     """The calls of all variants, whose figures fit the plan's segments."""
     found = []
     for variant in plan.variants:
-        figures = (*variant.cost_ns, variant.private_bytes, variant.traffic_bytes)
-        figures += (variant.pressed_ns,) if variant.pressed_ns else ()
-        lengths = {len(figure) for figure in figures}
+        optional = (variant.pressed_ns, variant.private_bytes, variant.traffic_bytes)
+        lengths = {len(figure) for figure in (*variant.cost_ns, *filter(None, optional))}
         counts = variant.cores
         if lengths != {len(plan.segments)} or len(variant.cost_ns) != len(counts):
             raise UserError(f"figures of variant {variant.goal} do not fit", where=where)

@@ -5,6 +5,7 @@ Format history
   2  libraries hold their own runtime (tenantdl_run), TVM's is not loaded.
   3  plans have variants: other kernels for some of their calls, with measured figures.
   4  digests are BLAKE3.
+  5  libraries start workers when they are first chosen, and have tenantdl_pool_rest.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
-FORMAT = 4
+FORMAT = 5
 MANIFEST, LIBRARY, WEIGHTS = "manifest.json", "kernels.so", "weights.bin"
 ALIGNMENT = 64
 
@@ -68,7 +69,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     segment: `cost_ns[c]` alone on `cores[c]` cores (ascending); `pressed_ns` on one core beside a
     neighbour that writes memory (empty: not measured). Known from the schedules: `private_bytes`,
     the largest working set that a core comes back to, and `traffic_bytes` from beyond its private
-    caches. `goal`: what it was chosen for."""
+    caches (empty: not known). `goal`: what it was chosen for."""
 
     goal: str
     substitutes: tuple[Substitute, ...]

@@ -53,6 +53,13 @@ def outputs(values: Mapping[str, NDArray[Any]], file: Path | None) -> None:
         render.line(f"Written to {file}")
 
 
+def _on_more_cores(plan: Plan) -> list[tuple[str, str]]:
+    if not plan.variants:
+        return []
+    pairs = zip(plan.variants[0].cores, plan.variants[0].cost_ns, strict=True)
+    return [(f"on {n} cores", f"{to_ms(sum(costs)):.2f} ms") for n, costs in pairs if n > 1]
+
+
 def _facts(manifest: Manifest, folder: Path) -> None:
     plan = manifest.plans[0]
     cost = sum(segment.cost_ns for segment in plan.segments)
@@ -67,6 +74,7 @@ def _facts(manifest: Manifest, folder: Path) -> None:
         ("segments", len(plan.segments)),
         ("GFLOPs", f"{sum(call.flops for call in plan.calls) / 1e9:.3f}"),
         ("latency on one core", f"{to_ms(cost):.2f} ms ({plan.cost_source})"),
+        *_on_more_cores(plan),
         ("activations", render.size(plan.arena_bytes)),
         ("weights", _file_size(folder / WEIGHTS)),
         ("kernel library", _file_size(folder / LIBRARY)),

@@ -26,6 +26,7 @@ from tenantdl.bundle.manifest import (
     MANIFEST,
     WEIGHTS,
     Manifest,
+    Variant,
 )
 from tenantdl.compile.build import build_library
 from tenantdl.compile.files import new_manifest, static_plan, write_manifest, write_weights
@@ -42,7 +43,6 @@ from tenantdl.compile.tune import Effort, tune
 from tenantdl.errors import UserError
 from tenantdl.exec.cores import pin
 from tenantdl.exec.runner import Runner
-from tenantdl.ids import CoreId
 from tenantdl.machine import this_machine
 
 if TYPE_CHECKING:
@@ -204,9 +204,15 @@ def _with_segments(manifest: Manifest, folder: Path, cpu: CpuTarget) -> Manifest
         return manifest
     write_manifest(manifest, folder)
     with ThreadPoolExecutor(1) as thread:  # affinity and core group are a thread's own
-        costs = thread.submit(_measured, folder, this_machine().cores[0]).result()
-    plan = manifest.plans[0]
-    plan = msgspec.structs.replace(plan, segments=cut(costs), cost_source="measured")
+        costs = thread.submit(_measured, folder, manifest.cores).result()
+    segments = cut(costs[1])
+    sums = [
+        tuple(sum(column[part.begin : part.end]) for part in segments) for column in costs.values()
+    ]
+    only = Variant("latency", (), tuple(costs), tuple(sums), (), (), ())
+    plan = msgspec.structs.replace(
+        manifest.plans[0], segments=segments, cost_source="measured", variants=(only,)
+    )
     return msgspec.structs.replace(manifest, plans=(plan,))
 
 
@@ -215,9 +221,16 @@ def _runs_here(cpu: CpuTarget) -> bool:
     return cpu.arch == machine.arch and set(cpu.level.features) <= machine.features
 
 
-def _measured(folder: Path, core: CoreId) -> list[int]:
-    pin([core])
-    return measure_ns(Runner(load_bundle(folder, verify=False)))
+def _measured(folder: Path, counts: Sequence[int]) -> dict[int, list[int]]:
+    """Operator times on one core and on each of `counts` that this machine has."""
+    usable = this_machine().cores
+    runner = Runner(load_bundle(folder, verify=False))
+    costs: dict[int, list[int]] = {}
+    for count in sorted({1, *counts}):
+        if count <= len(usable):
+            pin(usable[:count])
+            costs[count] = measure_ns(runner)
+    return costs
 
 
 def _describe(summary: Summary, manifest: Manifest, program: Program, folder: Path) -> None:

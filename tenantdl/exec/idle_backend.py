@@ -39,7 +39,7 @@ class IdleProgram:
     def set_inputs(self, inputs: Mapping[str, Array]) -> None:
         """Nothing."""
 
-    def run_block(self, begin: int, end: int) -> None:
+    def run_block(self, begin: int, end: int, variant: int = 0) -> None:
         """Nothing."""
 
     def outputs(self) -> Mapping[str, Array]:
@@ -50,6 +50,15 @@ class IdleProgram:
 def pin(cores: Sequence[CoreId]) -> None:
     """Keep this process on `cores`."""
     _cores.pin(cores)
+
+
+def choose(cores: Sequence[CoreId]) -> None:
+    """Blocks to come run on these."""
+    _cores.group().choose(cores)
+
+
+def rest() -> None:
+    """There are no helpers."""
 
 
 def verify(bundle: str) -> None:

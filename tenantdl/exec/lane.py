@@ -1,5 +1,9 @@
-"""A lane: a process pinned to its cores that runs blocks as its owner orders. No locks, no clock
-but its own, no decision but one: take up the newest order at the end of a block.
+"""A lane: a process that runs blocks as its owner orders. No locks, no clock but its own, no
+decision but one: take up the newest order at the end of a block.
+
+Its thread stays on the lane's first core. Every order says on which cores of the machine its blocks
+run; the lane's own are always among them, and those of idle neighbours may be: a group grows and
+shrinks between orders. Helpers on the other cores are started when first needed, then sleep.
 
 Started by `lane_pool` as `python -m tenantdl.exec.lane FD`, where its setup is, as JSON. Standard
 input stays open for as long as the owner lives. Between orders the lane spins for a moment, then
@@ -39,8 +43,8 @@ class Program(Protocol):
     def set_inputs(self, inputs: Mapped[str, Array]) -> None:
         """Copy the inputs into the arena."""
 
-    def run_block(self, begin: int, end: int) -> None:
-        """Run segments [begin, end)."""
+    def run_block(self, begin: int, end: int, variant: int = 0) -> None:
+        """Run segments [begin, end) in this variant."""
 
     def outputs(self) -> Mapped[str, Array]:
         """The outputs of a finished run."""
@@ -53,7 +57,13 @@ class Backend(Protocol):
         """Check a bundle before any lane maps it. Raises UserError."""
 
     def pin(self, cores: Sequence[CoreId]) -> None:
-        """Keep this process on `cores`."""
+        """Keep this thread on the first of `cores`, which programs may use from now on."""
+
+    def choose(self, cores: Sequence[CoreId]) -> None:
+        """Blocks to come run on these cores, this thread's among them."""
+
+    def rest(self) -> None:
+        """No block follows soon: helpers leave their cores to others."""
 
     def open_programs(
         self, bundle: str, plans: Sequence[tuple[int, Sequence[memoryview]]]
@@ -70,11 +80,12 @@ class LaneTenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LaneSetup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All that a lane process is told. `bell_fd` wakes the lane, `doorbell_fd` its owner.
-    `programs` are numbered through all tenants."""
+    """All that a lane process is told. `cores` are its own, `machine` those of all lanes; `bell_fd`
+    wakes the lane, `doorbell_fd` its owner. `programs` are numbered through all tenants."""
 
     lane: int
     cores: tuple[CoreId, ...]
+    machine: tuple[CoreId, ...]
     backend: str
     spin_ns: int
     channel_fd: int
@@ -101,8 +112,11 @@ class LaneProcess:
 
     def __init__(self, setup: LaneSetup, alive_fd: int) -> None:
         backend: Any = importlib.import_module(setup.backend)
-        backend.pin(setup.cores)
+        backend.pin([*setup.cores, *(core for core in setup.machine if core not in setup.cores)])
+        backend.choose(setup.cores)
         self._setup = setup
+        self._backend: Backend = backend
+        self._chosen = 0
         self._programs = _load(setup, backend)
         self._channel = Channel(Mapping(setup.channel_fd, CHANNEL_BYTES).memory)
         self._poll = select.poll()
@@ -124,6 +138,7 @@ class LaneProcess:
     def _run(self, order: Order) -> Order | None:
         """Run `order` block by block; the order to go on with."""
         channel, begin, last = self._channel, order.begin, len(order.ends) - 1
+        self._choose(order.cores)
         started = time.monotonic_ns()
         for index, end in enumerate(order.ends):
             failed = not self._block(order, begin, end)
@@ -132,6 +147,8 @@ class LaneProcess:
             through = failed or index == last
             follows = channel.take(between=not through)
             goes_on = follows.launch if follows else 0 if through else order.launch
+            if not goes_on:
+                self._backend.rest()
             kind = Kind.FAILED if failed else Kind.FINISHED
             elapsed = finished - started
             self._tell(
@@ -144,6 +161,12 @@ class LaneProcess:
             started, begin = finished, end
         return None
 
+    def _choose(self, mask: int) -> None:
+        if mask != self._chosen:
+            machine = self._setup.machine
+            self._backend.choose([core for i, core in enumerate(machine) if mask >> i & 1])
+            self._chosen = mask
+
     def _block(self, order: Order, begin: int, end: int) -> bool:
         """Run one block; whether it went well."""
         program = self._programs[order.program]
@@ -154,7 +177,7 @@ class LaneProcess:
                 runner.set_inputs(slots.inputs(slot, program.index))
             elif slots.progress(slot) != begin:
                 raise ExecutionError(f"segment {begin} follows on {slots.progress(slot)}")
-            runner.run_block(begin, end)
+            runner.run_block(begin, end, order.variant)
             if end == runner.segment_count:
                 results = runner.outputs()
                 for name, view in slots.outputs(slot, program.index).items():

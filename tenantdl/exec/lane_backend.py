@@ -11,8 +11,18 @@ from tenantdl.ids import CoreId
 
 
 def pin(cores: Sequence[CoreId]) -> None:
-    """Keep this process and its pool on `cores`."""
+    """Keep this thread on the first of `cores`, and its helpers on the others."""
     _cores.pin(cores)
+
+
+def choose(cores: Sequence[CoreId]) -> None:
+    """Blocks to come run on these."""
+    _cores.group().choose(cores)
+
+
+def rest() -> None:
+    """Helpers leave their cores to others."""
+    _cores.group().rest()
 
 
 def verify(bundle: str) -> None:

@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from tenantdl.errors import ExecutionError
+from tenantdl.errors import ExecutionError, UserError
 from tenantdl.exec.lane import LaneSetup, LaneTenant
 from tenantdl.exec.lane_memory import Mapping, Slots, TenantLayout
-from tenantdl.exec.lane_wire import CHANNEL_BYTES, Channel, Kind, Order, Report
+from tenantdl.exec.lane_wire import CHANNEL_BYTES, CORES_MAX, Channel, Kind, Order, Report
 from tenantdl.ids import LaneId, RequestId
 from tenantdl.sched.config import LaneSpec
 from tenantdl.sched.messages import (
@@ -83,8 +83,11 @@ class LanePool:
         backend: str = BACKEND,
     ) -> None:
         """Create the shared memory; `start` starts the processes. `hang`: how long a lane may be
-        busy with one block."""
+        busy with one block. Raises UserError for more cores than orders can name."""
         self._specs = {spec.lane: spec for spec in lanes}
+        self._machine = tuple(core for spec in lanes for core in spec.cores)
+        if len(self._machine) > CORES_MAX:
+            raise UserError(f"{len(self._machine)} cores to serve on; at most {CORES_MAX}")
         self._layouts = tuple(tenants)
         self._slot_maps = [Mapping.create("slots", t.slots_bytes) for t in tenants]
         self._arena_maps = [Mapping.create("arenas", t.arenas_bytes) for t in tenants]
@@ -129,6 +132,8 @@ class LanePool:
                 command.begin,
                 command.ends,
                 command.preempt,
+                sum(1 << self._machine.index(core) for core in command.cores),
+                command.variant,
             )
         )
         self._busy[command.lane] = command.launch
@@ -208,6 +213,7 @@ class LanePool:
         setup = LaneSetup(
             lane=number,
             cores=spec.cores,
+            machine=self._machine,
             backend=self._backend,
             spin_ns=SPIN,
             channel_fd=mapping.fd,

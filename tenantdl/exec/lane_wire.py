@@ -21,13 +21,14 @@ from tenantdl.errors import ExecutionError
 
 CHANNEL_BYTES = 1 << 17
 ENDS_MAX = 48
+CORES_MAX = 256
 
 _MAILBOX = 64
 _RING = 4096
 _RING_LENGTH = 1024
 _RECORD = struct.Struct("<QQQQQIII")
 _RECORD_BYTES = 64
-_ORDER = struct.Struct(f"<QIIIIII{ENDS_MAX}I")
+_ORDER = struct.Struct(f"<QIIIIII{CORES_MAX // 8}s{ENDS_MAX}I")
 _STAMP = struct.Struct("<Q")
 
 # 8-byte words at the start of the mapping: the lane's beat; how far the owner has drained; whether
@@ -48,7 +49,8 @@ class Kind(enum.IntEnum):
 
 
 class Order(NamedTuple):
-    """A launch as the lane needs it. `program`, `arena`, `slot`: indexes into what it mapped."""
+    """A launch as the lane needs it. `program`, `arena`, `slot`: indexes into what it mapped;
+    `cores`: a mask of those to run on, by their places among the machine's."""
 
     launch: int
     request: int
@@ -58,6 +60,8 @@ class Order(NamedTuple):
     begin: int
     ends: tuple[int, ...]
     preempt: bool
+    cores: int
+    variant: int
 
 
 class Report(NamedTuple):
@@ -101,7 +105,8 @@ class Channel:
             order.slot,
             order.begin,
             flags,
-            0,
+            order.variant,
+            order.cores.to_bytes(CORES_MAX // 8, "little"),
             *ends,
         )
         self._words[_LAST] = order.launch
@@ -141,7 +146,7 @@ class Channel:
         number = self._words[_LAST]
         if number == self._seen:
             return None
-        request, program, arena, slot, begin, flags, _, *ends = _ORDER.unpack_from(
+        request, program, arena, slot, begin, flags, variant, cores, *ends = _ORDER.unpack_from(
             self._memory, _ORDER_AT
         )
         if self._words[_FIRST] != number:
@@ -151,7 +156,16 @@ class Channel:
             return None
         self._seen = number
         return Order(
-            number, request, program, arena, slot, begin, tuple(ends[: flags >> 1]), preempt
+            number,
+            request,
+            program,
+            arena,
+            slot,
+            begin,
+            tuple(ends[: flags >> 1]),
+            preempt,
+            int.from_bytes(cores, "little"),
+            variant,
         )
 
     @property

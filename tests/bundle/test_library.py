@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from nets import Net, reference
 
-from tenantdl.bundle.library import Calls, Library, Pool
+from tenantdl.bundle.library import Calls, Library
 from tenantdl.bundle.load import LoadedBundle, load_bundle
 from tenantdl.compile.pipeline import compile_model
 from tenantdl.errors import ExecutionError, UserError
@@ -52,11 +52,28 @@ def test_any_number_of_threads(
             np.testing.assert_array_equal(runner.run(net.inputs)[name], first[name])
 
 
-def test_workers_end_with_their_pool(bundle: LoadedBundle) -> None:
+def test_a_group_grows_and_shrinks_between_blocks(
+    net: Net, bundle: LoadedBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of one request on ever different groups; only workers that are needed are started."""
+    places = [CoreId(-1 - place) for place in range(5)]  # told apart, and pinned to none
+    made = CoreGroup(places)
+    monkeypatch.setattr(cores._local, "group", made)
+    runner = Runner(bundle)
     before = _threads()
-    pool = Pool(bundle.library, [ANYWHERE] * 5)
-    assert _threads() == before + 4
-    del pool
+    started: set[CoreId] = set()
+    for chosen in ([0], [0, 2], [4, 0], [0], [0, 2, 4], [0, 1, 2, 3, 4]):
+        made.choose([places[place] for place in chosen])
+        started |= {places[place] for place in chosen if place}
+        outputs = runner.run(net.inputs)
+        for name, expected in reference(net).items():
+            np.testing.assert_allclose(outputs[name], expected, rtol=1e-4, atol=1e-5)
+        made.rest()
+        assert _threads() == before + len(started)
+    with pytest.raises(ExecutionError, match="on the first of"):
+        made.choose(places[1:])
+    monkeypatch.undo()
+    del made
     assert _threads() == before
 
 

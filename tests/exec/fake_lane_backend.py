@@ -2,7 +2,7 @@
 
 The bundle's path says how: "fake:SEGMENTS:MICROSECONDS". Inputs below zero make mischief in the
 middle segment: -1 kills the process, -2 raises, -3 hangs, -4 kills it only if the file in
-FAKE_ONCE is still there (and removes it)."""
+FAKE_ONCE is still there (and removes it). 77 becomes the number of cores that a block runs on."""
 
 from __future__ import annotations
 
@@ -57,6 +57,17 @@ def pin(cores: Sequence[int]) -> None:
     os.sched_setaffinity(0, set(cores))
 
 
+chosen: list[Sequence[int]] = []
+
+
+def choose(cores: Sequence[int]) -> None:
+    chosen[:] = [cores]
+
+
+def rest() -> None:
+    chosen.clear()
+
+
 class FakeProgram:
     def __init__(self, segments: int, micros: int, arena: memoryview) -> None:
         self.segment_count = segments
@@ -66,11 +77,13 @@ class FakeProgram:
     def set_inputs(self, inputs: Mapping[str, Array]) -> None:
         self._values[...] = inputs["x"]
 
-    def run_block(self, begin: int, end: int) -> None:
+    def run_block(self, begin: int, end: int, variant: int = 0) -> None:
         if self._seconds:
             time.sleep(self._seconds * (end - begin))
         if self._values[0, 1] < 0 and begin <= self.segment_count // 2 < end:
             self._mischief(int(self._values[0, 1]))
+        if self._values[0, 1] == 77:
+            self._values[0, 1] = len(chosen[0])
         self._values[0, 0] += end - begin
 
     def outputs(self) -> dict[str, Array]:

@@ -14,7 +14,7 @@ import pytest
 
 from tenantdl.exec.lane_memory import lay_out
 from tenantdl.exec.lane_pool import Address, LanePool
-from tenantdl.ids import LaneId, RequestId
+from tenantdl.ids import CoreId, LaneId, RequestId
 from tenantdl.machine import usable_cores
 from tenantdl.sched.config import LaneSpec
 from tenantdl.sched.messages import (
@@ -42,9 +42,10 @@ class Owner:
     """A pool of one or two lanes and the events they have reported."""
 
     def __init__(self, lanes: int, micros: int, hang_s: float) -> None:
-        core = usable_cores()[0]
+        usable = usable_cores()
+        self.cores = [(usable[i % len(usable)],) for i in range(lanes)]
         layout = lay_out(f"fake:6:{micros}", [fake_plan(6, micros * 1000)], slots=4, arenas=2)
-        specs = [LaneSpec(LaneId(i), (core,)) for i in range(lanes)]
+        specs = [LaneSpec(LaneId(i), cores) for i, cores in enumerate(self.cores)]
         hang = Ns(round(hang_s * SECOND))
         self.pool = LanePool(specs, [layout], hang=hang, backend="fake_lane_backend")
         self.events: list[Event] = []
@@ -68,6 +69,7 @@ class Owner:
         preempt: bool = True,
         arena: int = 0,
         lane: int = 0,
+        cores: tuple[CoreId, ...] | None = None,
     ) -> None:
         command = Launch(
             launch=LaunchId(number),
@@ -79,7 +81,7 @@ class Owner:
             preempt=preempt,
             earliest=Ns(0),
             latest=Ns(0),
-            cores=(),
+            cores=self.cores[lane] if cores is None else cores,
             variant=0,
             wanted=1,
         )
@@ -124,6 +126,17 @@ def test_a_launch_runs_block_by_block(owner: Callable[..., Owner]) -> None:
     assert LaunchStarted(LaneId(0), LaunchId(7)) in o.events
     assert o.blocks(1) == [(0, 2, 7), (2, 4, 7), (4, 6, None)]
     assert o.result(1) == [16, 5]
+
+
+@pytest.mark.skipif(len(usable_cores()) < 2, reason="needs two cores")
+def test_an_order_says_which_cores_to_run_on(owner: Callable[..., Owner]) -> None:
+    o = owner(lanes=2)
+    both = o.cores[0] + o.cores[1]
+    for request, cores in ((1, both), (2, o.cores[1]), (3, both)):
+        o.write(request, 0, 77)
+        o.launch(request, request, 6, lane=1, cores=cores)
+        o.until(o.done(request))
+        assert o.result(request) == [6, len(cores)]
 
 
 def test_the_next_order_is_taken_up_at_the_end(owner: Callable[..., Owner]) -> None:

@@ -6,13 +6,12 @@
  * SPIN_NS, then sleep in the kernel. Nobody waits for a thread that has not woken up yet: its
  * chunks are taken by those that have.
  *
- * A pool belongs to the thread that made it: one launch at a time. Workers are woken only for
- * launches that include them.
+ * A pool belongs to the thread that made it: one launch at a time. Workers are started when they
+ * are first chosen, and woken only for launches that include them.
  */
 #define _GNU_SOURCE
 #include "runtime.h"
 
-#include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
@@ -43,6 +42,7 @@ typedef struct Threads {
   int active;                 /* threads of the present run; member[0] is the caller's */
   int member[THREADS_MAX];
   _Atomic int stop;
+  _Atomic int resting;        /* who finds nothing to do goes to sleep at once */
   uint32_t number;            /* of the newest launch */
   ParallelTask task;
   void *data;
@@ -69,14 +69,15 @@ static void futex_wake(_Atomic uint32_t *word) {
   syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
-/* Spin while *word == value, for SPIN_NS at most; whether it changed. */
-static int spin(_Atomic uint32_t *word, uint32_t value) {
+/* Spin while *word == value, for SPIN_NS at most and not while *resting; whether it changed. */
+static int spin(_Atomic uint32_t *word, uint32_t value, _Atomic int *resting) {
   int64_t until = 0;
   for (;;) {
     for (int i = 0; i < 64; i++) {
       if (atomic_load_explicit(word, memory_order_acquire) != value) return 1;
       pause_core();
     }
+    if (atomic_load_explicit(resting, memory_order_relaxed)) return 0;
     int64_t now = now_ns();
     if (until == 0) until = now + SPIN_NS;
     if (now >= until) return 0;
@@ -133,6 +134,7 @@ static int launch(Pool *interface, ParallelTask task, void *data, int32_t extent
   pool->task = task;
   pool->data = data;
   pool->group.tasks = tasks;
+  atomic_store_explicit(&pool->resting, 0, memory_order_relaxed);
   atomic_store_explicit(&pool->failed, 0, memory_order_relaxed);
   atomic_store_explicit(&pool->left, (uint32_t)tasks, memory_order_relaxed);
   for (int rank = 0; rank < active; rank++) {
@@ -147,19 +149,12 @@ static int launch(Pool *interface, ParallelTask task, void *data, int32_t extent
   }
   work(pool, 0, number);
   for (uint32_t left; (left = atomic_load(&pool->left)) != 0;) {
-    if (spin(&pool->left, left)) continue;
+    if (spin(&pool->left, left, &pool->resting)) continue;
     atomic_store(&pool->waiting, 1);
     if ((left = atomic_load(&pool->left)) != 0) futex_wait(&pool->left, left);
     atomic_store(&pool->waiting, 0);
   }
   return atomic_load_explicit(&pool->failed, memory_order_relaxed) ? -1 : 0;
-}
-
-/* Who takes part in the launches to come: the caller and these workers (numbered from 1). */
-static void choose(Pool *interface, const int32_t *members, int32_t count) {
-  Threads *pool = (Threads *)interface;
-  pool->active = 1 + count;
-  for (int32_t i = 0; i < count; i++) pool->member[1 + i] = members[i];
 }
 
 static int rank_of(const Threads *pool, int index) {
@@ -184,7 +179,7 @@ static void *worker_main(void *argument) {
   if (self->core >= 0) hold_on_core(self->core);
   flush_denormals();
   for (uint32_t seen = 0;;) {
-    if (!spin(&self->order, seen)) {
+    if (!spin(&self->order, seen, &pool->resting)) {
       atomic_store(&self->asleep, 1);
       futex_wait(&self->order, seen);
       atomic_store(&self->asleep, 0);
@@ -195,6 +190,30 @@ static void *worker_main(void *argument) {
     seen = number;
     work(pool, rank_of(pool, (int)(self - pool->workers)), number);
   }
+}
+
+/* Who takes part in the launches to come: the caller and these workers (numbered from 1), started now
+ * if need be. 0, or an error number when one cannot be. */
+static int choose(Pool *interface, const int32_t *members, int32_t count) {
+  Threads *pool = (Threads *)interface;
+  for (int32_t i = 0; i < count; i++) {
+    Worker *worker = &pool->workers[members[i]];
+    if (worker->threads) continue;
+    worker->threads = pool;
+    int status = pthread_create(&worker->thread, NULL, worker_main, worker);
+    if (status != 0) {
+      worker->threads = NULL;
+      return status;
+    }
+  }
+  pool->active = 1 + count;
+  for (int32_t i = 0; i < count; i++) pool->member[1 + i] = members[i];
+  return 0;
+}
+
+/* No launch follows soon: spinning workers leave their cores to others. */
+EXPORT void tenantdl_pool_rest(Pool *interface) {
+  atomic_store_explicit(&((Threads *)interface)->resting, 1, memory_order_relaxed);
 }
 
 EXPORT void tenantdl_pool_free(Pool *interface) {
@@ -210,13 +229,10 @@ EXPORT void tenantdl_pool_free(Pool *interface) {
   free(pool);
 }
 
-/* A pool of `size` threads: the calling one and a worker on each of cores[1] … cores[size − 1]
- * (−1: on any). NULL when there is not enough of something; errno says of what. */
+/* A pool for the calling thread and up to size − 1 workers, on cores[1] … cores[size − 1] (−1: on
+ * any). NULL when there is no memory for it, or size is out of bounds. */
 EXPORT Pool *tenantdl_pool_new(const int32_t *cores, int32_t size) {
-  if (size < 1 || size > THREADS_MAX) {
-    errno = EINVAL;
-    return NULL;
-  }
+  if (size < 1 || size > THREADS_MAX) return NULL;
   size_t bytes = sizeof(Threads) + (size_t)size * sizeof(Worker);
   Threads *pool = aligned_alloc(LINE, (bytes + LINE - 1) / LINE * LINE);
   if (pool == NULL) return NULL;
@@ -224,18 +240,6 @@ EXPORT Pool *tenantdl_pool_new(const int32_t *cores, int32_t size) {
   pool->interface.launch = launch;
   pool->interface.choose = choose;
   pool->size = size;
-  for (int i = 1; i < size; i++) {
-    Worker *worker = &pool->workers[i];
-    worker->threads = pool;
-    worker->core = cores[i];
-    int status = pthread_create(&worker->thread, NULL, worker_main, worker);
-    if (status != 0) {
-      worker->threads = NULL;
-      tenantdl_pool_free(&pool->interface);
-      errno = status;
-      return NULL;
-    }
-  }
+  for (int i = 1; i < size; i++) pool->workers[i].core = cores[i];
   return &pool->interface;
 }
-

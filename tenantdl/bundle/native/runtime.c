@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define WORKSPACES 4
 
@@ -32,12 +33,15 @@ static __thread char message[512];
 
 /* Run calls[begin:end] on the calling thread and the workers members[0:count] (indices from 1) of
  * `pool`, which may be NULL when count is 0. Where `ns` is not NULL, ns[i] is what calls[i] took.
- * 0, or −1 with what went wrong in `error` (at most `room` bytes with the final NUL). */
+ * 0, or not, with what went wrong in `error` (at most `room` bytes with the final NUL). */
 EXPORT int tenantdl_run(Pool *pool, const int32_t *members, int32_t count, const Call *calls,
                         int64_t begin, int64_t end, int64_t *ns, char *error, int64_t room) {
-  int status = 0;
+  int status = count > 0 ? pool->choose(pool, members, count) : 0;
+  if (status != 0) {
+    snprintf(error, (size_t)room, "%d threads cannot be started: %s", count, strerror(status));
+    return status;
+  }
   uint64_t mode = flush_denormals();
-  if (count > 0) pool->choose(pool, members, count);
   current = count > 0 ? pool : NULL;
   message[0] = '\0';
   for (int64_t i = begin; i < end && status == 0; i++) {

@@ -23,7 +23,7 @@ typedef int (*ParallelTask)(int index, ParallelGroup *group, void *data);
 typedef struct Pool Pool;
 struct Pool {
   int (*launch)(Pool *pool, ParallelTask task, void *data, int32_t extent);
-  void (*choose)(Pool *pool, const int32_t *members, int32_t count);
+  int (*choose)(Pool *pool, const int32_t *members, int32_t count);
 };
 
 static inline int64_t now_ns(void) {
