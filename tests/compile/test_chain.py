@@ -86,3 +86,14 @@ def test_values_with_other_readers_are_kept(tmp_path: Path) -> None:
     )
     net.output(_conv(net, scaled, 32, 32, 3, 2, 32))
     assert check(net, tmp_path).kinds["conv_chain"] == 1
+
+
+def test_chains_do_not_share_a_convolution(tmp_path: Path) -> None:
+    """MobileNet-V1: every 1×1 between two depthwise convolutions could end one or begin one."""
+    net = Net()
+    y = net.input(1, 16, 20, 20)
+    for narrow, wide in ((16, 32), (32, 48), (48, 64)):
+        y = _activate(net, _conv(net, y, wide, narrow, 1), "clip")
+        y = _activate(net, _conv(net, y, wide, wide, 3, 1, wide), "clip")
+    net.output(_conv(net, y, 24, 64, 1))
+    assert check(net, tmp_path).kinds["conv_chain"] == 2

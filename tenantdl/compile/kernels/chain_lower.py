@@ -50,6 +50,9 @@ def merge_chains(context: Context, planned: list[Planned]) -> list[Planned]:
         links = _links(context, entry, readers, by_node)
         if links is None or not _pays(context, links):
             continue
+        # 1×1 → depthwise → 1×1 → depthwise …: what ends one chain cannot begin the next.
+        if any(id(link) in replaced for link in links.all):
+            continue
         *before, end = links.all
         covered = [node for link in links.all for node in link.group.covered]
         group = Group(end.group.anchor, end.group.output, end.group.tails, covered)
