@@ -4,7 +4,8 @@ server       `serve(workload)` blocks; `running_daemon(workload)` starts one in 
 http         routes, limits, errors; parameters: what a message may ask for
 engine       the loop around the scheduler; calls: what passes between it and the routes
 catalogue    models and tenants of a workload; tenants: what the engine keeps for each
-statistics   /metrics and /stats
+statistics   what became of requests, for /metrics, /status and /stats
+observe      metrics, timeline, status, dashboard
 journal      what the scheduler was told and said, on disk
 """
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from tenantdl.daemon.calls import Call, Refused
 from tenantdl.daemon.catalogue import Catalogue, scheduler_config
 from tenantdl.daemon.journal import JournalWriter
+from tenantdl.daemon.observe.observer import Observer
 from tenantdl.daemon.statistics import Statistics, Timing
 from tenantdl.daemon.tenants import open_tenants
 from tenantdl.exec.lane_pool import BACKEND, Address, LanePool
@@ -79,7 +80,14 @@ class Engine:
         )
         self._tenants = open_tenants(catalogue, self._pool.slots)
         queues = {name: tenant.inside for name, tenant in self._tenants.items()}
-        self.statistics = Statistics(catalogue.models, queues)
+        self.statistics = Statistics(queues)
+        self.observer = Observer(
+            config,
+            self.statistics,
+            self._scheduler.counts,
+            name=workload.name,
+            started=_clock(),
+        )
         limit = round(workload.server.journal_mb_max * 1024**2)
         self._journal = JournalWriter(journal, config, limit) if journal else None
         self._tickets: dict[RequestId, _Ticket] = {}
@@ -127,7 +135,7 @@ class Engine:
         tenant = self._tenants[call.tenant]
         if self.failure or self._loop is None or not tenant.free:
             reason = Reason.QUEUE_FULL if not tenant.free else Reason.LANE_LOST
-            self.statistics.refused(timing, reason.value)
+            self.statistics.refused(timing, reason.value, _clock())
             raise Refused(reason)
         slot = tenant.free.pop()
         tenant.slots.write(slot, call.plan, call.inputs)
@@ -174,6 +182,7 @@ class Engine:
         commands = self._scheduler.handle(event, now)
         if self._journal:
             self._journal.write(now, event, commands)
+        self.observer.note(now, event, commands)
         for command in commands:
             match command:
                 case Launch():
@@ -214,7 +223,7 @@ class Engine:
         tenant.free.append(ticket.slot)
         timing.total = now - call.arrived
         timing.late = now > ticket.deadline
-        self.statistics.answered(timing, time.time_ns())
+        self.statistics.answered(timing, now)
         if not ticket.answer.done():
             ticket.answer.set_result(outputs)
 
@@ -222,7 +231,7 @@ class Engine:
         ticket = self._tickets.pop(number)
         self._tenants[ticket.call.tenant].free.append(ticket.slot)
         ticket.timing.total = now - ticket.call.arrived
-        self.statistics.refused(ticket.timing, reason.value)
+        self.statistics.refused(ticket.timing, reason.value, now)
         if not ticket.answer.done():
             ticket.answer.set_exception(Refused(reason))
 

@@ -1,4 +1,4 @@
-"""Open Inference Protocol v2 over HTTP, Triton's dialect, and /metrics. Starlette routes.
+"""Open Inference Protocol v2 over HTTP, Triton's dialect. Starlette routes.
 
 Bodies are bounded before memory is taken: by what the model's inputs can need (413), and by the
 bytes of all requests being read at once (429). Errors are `{"error": "..."}`.
@@ -23,6 +23,8 @@ from tenantdl import __version__
 from tenantdl.daemon import parameters
 from tenantdl.daemon.calls import Call, Refused
 from tenantdl.daemon.catalogue import VERSION, Catalogue, ServedModel
+from tenantdl.daemon.observe import routes as observe
+from tenantdl.daemon.observe.observer import Observer
 from tenantdl.daemon.statistics import Statistics, Timing
 from tenantdl.errors import UserError
 from tenantdl.ids import ModelId
@@ -55,6 +57,7 @@ class Service(Protocol):
 
     catalogue: Catalogue
     statistics: Statistics
+    observer: Observer
 
     @property
     def ready(self) -> bool:
@@ -91,12 +94,8 @@ class Front:
             Route("/v2/", self._server),
             Route("/v2/health/live", self._live),
             Route("/v2/health/ready", self._ready),
-            Route("/metrics", self._metrics),
+            *observe.routes(self._service),
         ]
-
-    async def _metrics(self, request: Request) -> Response:
-        text = self._service.statistics.exposition()
-        return Response(text, media_type="text/plain; version=0.0.4")
 
     async def _server(self, request: Request) -> Response:
         return _json({"name": "tenantdl", "version": __version__, "extensions": EXTENSIONS})
@@ -168,6 +167,7 @@ class Front:
         chosen = {name: outputs[name] for name in wanted}
         chunks, length = protocol.encode_response(response, chosen, as_binary)
         timing.compute_output = time.monotonic_ns() - done
+        self._service.statistics.encoded(timing)
         if length is None:
             return Response(chunks[0], media_type="application/json")
         return Response(

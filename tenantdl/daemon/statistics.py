@@ -1,18 +1,26 @@
-"""Counts of what was served: for /metrics (Prometheus) and /v2/models/M/stats. Times in ns."""
+"""What became of requests: counts by model and tenant, and the last minute of each tenant.
+
+The numbers behind /metrics, /status and /v2/models/M/stats. Adding to them is on the path of every
+request: plain integers, put into words only when somebody asks. Times in ns.
+"""
 
 from __future__ import annotations
 
+import time
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-
 from tenantdl.daemon.catalogue import VERSION
+from tenantdl.daemon.observe.window import Window, bucket
 from tenantdl.ids import ModelId, TenantId
-from tenantdl.units import MS, to_seconds
+from tenantdl.units import MS, Ns, to_seconds
 
-_BUCKETS_S = tuple(0.001 * 2.0 ** (step / 2) for step in range(28))
+LATENCY_BOUNDS_S = tuple(round(0.001 * 2.0 ** (step / 2), 6) for step in range(28))
+# In the order of Triton's statistics.
+PARTS = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
 
 
 @dataclass(slots=True)
@@ -30,97 +38,94 @@ class Timing:
 
 
 @dataclass(slots=True)
-class _Duration:
+class Duration:
+    """How often something happened, and how long it took in all."""
+
     count: int = 0
     ns: int = 0
 
     def add(self, ns: int) -> None:
+        """Once more, for `ns`."""
         self.count += 1
         self.ns += ns
 
 
-_PARTS = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
-
-
 @dataclass(slots=True)
-class _ModelStatistics:
-    parts: dict[str, _Duration] = field(
-        default_factory=lambda: {part: _Duration() for part in _PARTS}
-    )
+class Served:
+    """One tenant's requests of one model since the start. `refused`: by reason; `latencies`: of
+    answers, up to each of LATENCY_BOUNDS_S and beyond."""
+
+    parts: dict[str, Duration] = field(default_factory=lambda: {part: Duration() for part in PARTS})
+    in_time: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    latencies: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_S) + 1))
     last_ms: int = 0
 
 
 class Statistics:
-    """All counters of a daemon."""
+    """All of a daemon's. `served`: by model and tenant; `queues`: how many requests of each tenant
+    are inside at the moment; `windows`: each tenant's last minute."""
 
-    def __init__(
-        self, models: Mapping[ModelId, Any], queues: Mapping[TenantId, Callable[[], int]]
-    ) -> None:
-        """`queues`: how many requests of each tenant are inside at the moment."""
-        self._models = {name: _ModelStatistics() for name in models}
-        self._registry = CollectorRegistry()
-        labels = ["tenant"]
-        self._requests = Counter(
-            "tenantdl_requests",
-            "Requests by outcome: ok, or why it was refused",
-            ["tenant", "outcome"],
-            registry=self._registry,
-        )
-        self._in_time = Counter(
-            "tenantdl_qos_met", "Requests answered in time", labels, registry=self._registry
-        )
-        self._latency = Histogram(
-            "tenantdl_latency_seconds",
-            "From arrival at the server to the answer",
-            labels,
-            buckets=_BUCKETS_S,
-            registry=self._registry,
-        )
-        queue = Gauge("tenantdl_queue_length", "Requests inside", labels, registry=self._registry)
-        self._by_tenant = {}
-        for tenant, length in queues.items():
-            queue.labels(tenant).set_function(length)
-            self._by_tenant[tenant] = (
-                self._requests.labels(tenant, "ok"),
-                self._in_time.labels(tenant),
-                self._latency.labels(tenant),
-            )
+    def __init__(self, queues: Mapping[TenantId, Callable[[], int]]) -> None:
+        self._started = time.time_ns() - time.monotonic_ns()
+        self.queues = queues
+        self.windows = {tenant: Window() for tenant in queues}
+        self.served: dict[tuple[ModelId, TenantId], Served] = {}
 
-    def answered(self, timing: Timing, unix_ns: int) -> None:
-        """A request was answered at `unix_ns`."""
-        ok, in_time, latency = self._by_tenant[timing.tenant]
-        ok.inc()
-        latency.observe(to_seconds(timing.total))
-        if not timing.late:
-            in_time.inc()
-        model = self._models[timing.model]
-        model.last_ms = unix_ns // MS
-        model.parts["success"].add(timing.total)
-        for part in _PARTS[2:]:
-            model.parts[part].add(getattr(timing, part))
+    def answered(self, timing: Timing, now: Ns) -> None:
+        """A request was answered at `now` (monotonic)."""
+        served = self._served(timing)
+        served.last_ms = (now + self._started) // MS
+        served.in_time += not timing.late
+        served.latencies[bisect_left(LATENCY_BOUNDS_S, to_seconds(timing.total))] += 1
+        parts = served.parts
+        parts["success"].add(timing.total)
+        parts["queue"].add(timing.queue)
+        parts["compute_input"].add(timing.compute_input)
+        parts["compute_infer"].add(timing.compute_infer)
+        second = self.windows[timing.tenant].at(now)
+        second.answered += 1
+        second.in_time += not timing.late
+        second.latencies[bucket(timing.total)] += 1
+        second.queued += timing.queue
+        second.computed += timing.compute_infer
 
-    def refused(self, timing: Timing, reason: str) -> None:
-        """A request was refused after `timing.total`."""
-        self._requests.labels(timing.tenant, reason).inc()
-        self._models[timing.model].parts["fail"].add(timing.total)
+    def encoded(self, timing: Timing) -> None:
+        """The answer was put into bytes, which took `timing.compute_output`."""
+        self._served(timing).parts["compute_output"].add(timing.compute_output)
+
+    def refused(self, timing: Timing, reason: str, now: Ns) -> None:
+        """A request was refused at `now` (monotonic), after `timing.total`."""
+        served = self._served(timing)
+        served.refused[reason] += 1
+        served.parts["fail"].add(timing.total)
+        self.windows[timing.tenant].at(now).refused[reason] += 1
 
     def model_stats(self, name: ModelId) -> dict[str, Any]:
         """One model's entry in Triton's statistics extension."""
-        model = self._models[name]
-        parts = {part: {"count": d.count, "ns": d.ns} for part, d in model.parts.items()}
+        whole = Served()
+        for (model, _), served in self.served.items():
+            if model == name:
+                whole.last_ms = max(whole.last_ms, served.last_ms)
+                for part, duration in served.parts.items():
+                    whole.parts[part].count += duration.count
+                    whole.parts[part].ns += duration.ns
+        parts = {part: {"count": d.count, "ns": d.ns} for part, d in whole.parts.items()}
         unused = {key: {"count": 0, "ns": 0} for key in ("cache_hit", "cache_miss")}
-        count = model.parts["success"].count
+        count = whole.parts["success"].count
         return {
             "name": name,
             "version": VERSION,
-            "last_inference": model.last_ms,
+            "last_inference": whole.last_ms,
             "inference_count": count,
             "execution_count": count,
             "inference_stats": {**parts, **unused},
             "batch_stats": [],
         }
 
-    def exposition(self) -> bytes:
-        """The text that Prometheus reads."""
-        text: bytes = generate_latest(self._registry)
-        return text
+    def _served(self, timing: Timing) -> Served:
+        key = timing.model, timing.tenant
+        served = self.served.get(key)
+        if served is None:
+            served = self.served[key] = Served()
+        return served

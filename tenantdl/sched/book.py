@@ -13,7 +13,7 @@ from tenantdl.ids import LaneId, ModelId, RequestId, TenantId
 from tenantdl.sched.config import SchedulerConfig
 from tenantdl.sched.cores import CoreMap
 from tenantdl.sched.costs import UNDISTURBED, PlanCosts
-from tenantdl.sched.messages import Launch
+from tenantdl.sched.messages import BlockFinished, Launch
 from tenantdl.sched.queue import RankedQueue, RankFunction
 from tenantdl.sched.request import Request, State
 from tenantdl.sched.state import Counts, Lane, Tenant
@@ -114,12 +114,16 @@ class Book:
         """What all launches but one of pressure `own` exert, in 1/1000 of a full machine."""
         return (self.pressure - own) // self.cores_max
 
-    def sense(self, costs: PlanCosts, variant: int, expected: int, elapsed: int) -> None:
-        """A block that takes `expected` ns undisturbed took `elapsed`: the machine's interference
-        level moves towards the pressure at which it would have."""
+    def sense(self, costs: PlanCosts, launch: Launch, event: BlockFinished, pressure: int) -> None:
+        """A block of `launch` is done, which others exerted `pressure` on: how long it was expected
+        to take is noted, and the machine's interference level moves towards the pressure at which
+        it would have taken what it did."""
+        variant = launch.variant
+        alone = costs.at(variant, len(launch.cores)).between(event.begin, event.end)
+        self.counts.expected = Ns(alone * costs.slowdown(variant, pressure) // UNDISTURBED)
         full = costs.slowdown(variant, UNDISTURBED) - UNDISTURBED
         if full > 0:
-            slower = elapsed * UNDISTURBED // max(1, expected) - UNDISTURBED
+            slower = event.elapsed * UNDISTURBED // max(1, alone) - UNDISTURBED
             implied = max(0, min(UNDISTURBED, slower * UNDISTURBED // full))
             self.level += (implied - self.level) // _LEVEL_WEIGHT
 

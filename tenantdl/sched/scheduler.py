@@ -129,8 +129,7 @@ class Scheduler:
             raise request.broken(f"lane {lane.id} reports segments {event.begin}:{event.end}")
         book, costs, size = self._book, request.costs, len(launch.cores)
         pressure = book.pressure_on(lane.pressure)
-        expected = costs.at(launch.variant, size).between(event.begin, event.end)
-        book.sense(costs, launch.variant, expected, event.elapsed)
+        book.sense(costs, launch, event, pressure)
         costs.observe(launch.variant, size, event.begin, event.end, event.elapsed, pressure)
         book.spend(book.tenants[request.tenant], event.elapsed * size, self._now)
         request.progress = event.end

@@ -51,9 +51,11 @@ class Tenant:
 @dataclass(slots=True)
 class Counts:
     """What the scheduler has done so far. `conflicts`: launches that got fewer cores than wanted;
-    `resizes`, `migrations`: of a request's core group, and to another lane, between its blocks."""
+    `resizes`, `migrations`: of a request's core group, and to another lane, between its blocks;
+    `expected`: ns that the block which finished last was expected to take in its company."""
 
     launches: int = 0
     conflicts: int = 0
     resizes: int = 0
     migrations: int = 0
+    expected: Ns = _NEVER

@@ -10,19 +10,26 @@ import threading
 import time
 from collections.abc import Iterator
 
+import msgspec
 import numpy as np
 import pytest
 import tritonclient.http as triton
 import uvicorn
+from prometheus_client.parser import text_string_to_metric_families
 
 from tenantdl.bundle.manifest import Plan, Segment, Tensor
 from tenantdl.daemon.calls import Call, Refused
 from tenantdl.daemon.catalogue import Catalogue, ServedModel
 from tenantdl.daemon.http import STATUS, make_app
+from tenantdl.daemon.observe.observer import Observer
 from tenantdl.daemon.statistics import Statistics, Timing
-from tenantdl.ids import ModelId, TenantId
+from tenantdl.ids import CoreId, LaneId, ModelId, TenantId
 from tenantdl.load.protocol import DATATYPES
+from tenantdl.load.status import Status
+from tenantdl.sched.config import LaneSpec, SchedulerConfig, TenantSpec
 from tenantdl.sched.messages import Reason
+from tenantdl.sched.state import Counts
+from tenantdl.units import Ns
 
 BODY_BYTES_MAX = 8 * 1024**2
 
@@ -57,7 +64,14 @@ class FakeEngine:
             (),
         )
         users = [t for m in self.catalogue.models.values() for t in m.tenants]
-        self.statistics = Statistics(self.catalogue.models, {t: (lambda: 3) for t in users})
+        self.statistics = Statistics({t: (lambda: 3) for t in users})
+        config = SchedulerConfig(
+            policy="tenantdl",
+            lanes=(LaneSpec(LaneId(0), (CoreId(0),)),),
+            models=(),
+            tenants=tuple(TenantSpec(t, queue_max=8, arenas=1, qos=Ns(10**9)) for t in users),
+        )
+        self.observer = Observer(config, self.statistics, Counts, started=Ns(time.monotonic_ns()))
         self.ready = True
         self.reason: Reason | None = None
         self.calls: list[Call] = []
@@ -74,7 +88,7 @@ class FakeEngine:
             finally:
                 self.cancelled.set()
         timing = Timing(call.tenant, call.model, total=10**6, queue=10, compute_infer=500)
-        self.statistics.answered(timing, time.time_ns())
+        self.statistics.answered(timing, Ns(time.monotonic_ns()))
         x = call.inputs["x"]
         if "k" not in call.inputs:
             return {"y": x.copy()}, timing
@@ -388,11 +402,41 @@ def test_a_client_that_hangs_up_cancels_its_request(
     assert engine.cancelled.wait(30)
 
 
-def test_metrics(server: tuple[str, FakeEngine], client: triton.InferenceServerClient) -> None:
+def test_metrics_are_what_prometheus_reads(
+    server: tuple[str, FakeEngine], client: triton.InferenceServerClient
+) -> None:
     client.infer("add", add_inputs(), parameters={"tenant": "bob"})
     status, text = raw(server, "GET", "/metrics")
     assert status == 200
-    assert b'tenantdl_requests_total{outcome="ok",tenant="bob"}' in text
-    assert b'tenantdl_qos_met_total{tenant="bob"}' in text
-    assert b'tenantdl_latency_seconds_bucket{le="0.001",tenant="bob"}' in text
-    assert b'tenantdl_queue_length{tenant="alice"} 3.0' in text
+    families = {f.name: f for f in text_string_to_metric_families(text.decode())}
+    bob = {"model": "add", "version": "1", "tenant": "bob"}
+    values = {
+        name: {
+            tuple(sorted(sample.labels.items())): sample.value
+            for sample in family.samples
+            if sample.labels.get("tenant") == "bob"
+        }
+        for name, family in families.items()
+    }
+    key = tuple(sorted(bob.items()))
+    assert values["nv_inference_request_success"][key] >= 1
+    assert values["nv_inference_compute_infer_duration_us"][key] >= 0
+    assert values["nv_inference_compute_output_duration_us"][key] > 0
+    assert list(values["tenantdl_queue_length"].values()) == [3]
+    assert list(values["tenantdl_qos_target_seconds"].values()) == [1.0]
+    assert families["nv_inference_count"].type == "counter"
+    assert {"tenantdl_requests", "tenantdl_qos_met", "tenantdl_latency_seconds"} <= set(families)
+
+
+def test_status_speaks_of_the_last_minute(
+    server: tuple[str, FakeEngine], client: triton.InferenceServerClient
+) -> None:
+    client.infer("add", add_inputs(), parameters={"tenant": "bob"})
+    status, text = raw(server, "GET", "/status?since=0")
+    assert status == 200
+    document = msgspec.json.decode(text, type=Status)
+    (bob,) = (tenant for tenant in document.tenants if tenant.name == "bob")
+    assert (bob.models, bob.qos_ms, bob.queue, bob.attainment) == (("add",), 1000, 3, 1.0)
+    assert 0.9 <= (bob.p50_ms or 0) <= 1.1 and sum(n for _, n in bob.histogram) == bob.answered
+    assert raw(server, "GET", "/status?since=-1")[0] == 400
+    assert json.loads(raw(server, "GET", "/trace")[1])["traceEvents"]

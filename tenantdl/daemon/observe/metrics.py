@@ -1,0 +1,151 @@
+"""What Prometheus scrapes. Requests have Triton's names (`nv_inference_*`, durations in µs) with a
+tenant label, so that dashboards made for Triton work; the rest is `tenantdl_*`, in seconds."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator, Mapping
+
+from tenantdl.daemon.catalogue import VERSION
+from tenantdl.daemon.observe.exposition import Family, text
+from tenantdl.daemon.observe.machine import RATIO_BOUNDS, MachineUse
+from tenantdl.daemon.statistics import LATENCY_BOUNDS_S, Served, Statistics
+from tenantdl.ids import ModelId, TenantId
+from tenantdl.sched.config import SchedulerConfig
+from tenantdl.sched.state import Counts
+from tenantdl.units import US, to_seconds
+
+# Triton's label `reason` for our reasons; what is not here is OTHER.
+_REASONS = {
+    "queue_full": "REJECTED",
+    "deadline_infeasible": "REJECTED",
+    "expired": "REJECTED",
+    "cancelled": "CANCELED",
+    "execution_failed": "BACKEND",
+    "lane_lost": "BACKEND",
+}
+_DURATIONS = {
+    "request": ("success", "From arrival to answer"),
+    "queue": ("queue", "Waiting for the first block"),
+    "compute_input": ("compute_input", "Reading inputs"),
+    "compute_infer": ("compute_infer", "In blocks"),
+    "compute_output": ("compute_output", "Writing answers"),
+}
+
+
+def metrics(
+    config: SchedulerConfig,
+    statistics: Statistics,
+    use: MachineUse,
+    counts: Counts,
+    pending: Mapping[tuple[ModelId, TenantId], int],
+) -> bytes:
+    """The whole page. `pending`: requests that no lane was told to run yet."""
+    return text(
+        [
+            *_triton(statistics, pending),
+            *_tenants(config, statistics),
+            *_scheduler(counts),
+            *_machine(config, use),
+        ]
+    )
+
+
+def _triton(
+    statistics: Statistics, pending: Mapping[tuple[ModelId, TenantId], int]
+) -> Iterator[Family]:
+    served = statistics.served.items()
+
+    def labels(model: str, tenant: str) -> dict[str, object]:
+        return {"model": model, "version": VERSION, "tenant": tenant}
+
+    success = Family("nv_inference_request_success", "counter", "Requests answered")
+    failure = Family("nv_inference_request_failure", "counter", "Requests refused or failed")
+    count = Family("nv_inference_count", "counter", "Inferences done")
+    executions = Family("nv_inference_exec_count", "counter", "Model executions")
+    for (model, tenant), numbers in served:
+        own, done = labels(model, tenant), numbers.parts["success"].count
+        for family in (success, count, executions):
+            family.add(done, **own)
+        for reason, refused in _by_reason(numbers).items():
+            failure.add(refused, **own, reason=reason)
+    waiting = Family("nv_inference_pending_request_count", "gauge", "Requests not launched yet")
+    for pair in statistics.served.keys() | pending.keys():
+        waiting.add(pending.get(pair, 0), **labels(*pair))
+    yield from (success, failure, count, executions, waiting)
+    for name, (part, what) in _DURATIONS.items():
+        family = Family(f"nv_inference_{name}_duration_us", "counter", f"{what}, cumulative, in us")
+        for (model, tenant), numbers in served:
+            family.add(numbers.parts[part].ns // US, **labels(model, tenant))
+        yield family
+
+
+def _by_reason(served: Served) -> dict[str, int]:
+    found = dict.fromkeys(("REJECTED", "CANCELED", "BACKEND", "OTHER"), 0)
+    for reason, count in served.refused.items():
+        found[_REASONS.get(reason, "OTHER")] += count
+    return found
+
+
+def _tenants(config: SchedulerConfig, statistics: Statistics) -> Iterator[Family]:
+    requests = Family(
+        "tenantdl_requests_total", "counter", "Requests by outcome: ok, or why it was refused"
+    )
+    in_time = Family("tenantdl_qos_met_total", "counter", "Requests answered in time")
+    latency = Family("tenantdl_latency_seconds", "histogram", "From arrival to the answer")
+    for (model, tenant), served in statistics.served.items():
+        labels = {"tenant": tenant, "model": model}
+        requests.add(served.parts["success"].count, **labels, outcome="ok")
+        for reason, count in sorted(served.refused.items()):
+            requests.add(count, **labels, outcome=reason)
+        in_time.add(served.in_time, **labels)
+        total = to_seconds(served.parts["success"].ns)
+        latency.histogram(LATENCY_BOUNDS_S, served.latencies, total, **labels)
+    target = Family("tenantdl_qos_target_seconds", "gauge", "Promised latency")
+    for spec in config.tenants:
+        target.add(to_seconds(spec.qos), tenant=spec.tenant)
+    queue = Family("tenantdl_queue_length", "gauge", "Requests inside, waiting or running")
+    for tenant, length in statistics.queues.items():
+        queue.add(length(), tenant=tenant)
+    yield from (requests, in_time, latency, target, queue)
+
+
+def _scheduler(counts: Counts) -> Iterator[Family]:
+    for name, value, what in (
+        ("launches", counts.launches, "Orders given to lanes"),
+        ("conflicts", counts.conflicts, "Launches that got fewer cores than wanted"),
+        ("resizes", counts.resizes, "Changes of a request's core group between its blocks"),
+        ("migrations", counts.migrations, "Moves of a request to another lane"),
+    ):
+        family = Family(f"tenantdl_{name}_total", "counter", what)
+        family.add(value)
+        yield family
+
+
+def _machine(config: SchedulerConfig, use: MachineUse) -> Iterator[Family]:
+    cores = Family("tenantdl_core_busy_seconds_total", "counter", "Time in blocks, by core")
+    for core in (core for lane in config.lanes for core in lane.cores):
+        cores.add(to_seconds(use.core_busy[core]), core=core)
+    tenants = Family("tenantdl_tenant_core_seconds_total", "counter", "Core time used, by tenant")
+    for tenant, busy in use.tenant_busy.items():
+        tenants.add(to_seconds(busy), tenant=tenant)
+    ready = Family("tenantdl_lane_ready", "gauge", "Whether the lane serves")
+    lost = Family("tenantdl_lane_lost_total", "counter", "Deaths of the lane's process")
+    for spec in config.lanes:
+        ready.add(spec.lane in use.ready, lane=spec.lane)
+        lost.add(use.lost[spec.lane], lane=spec.lane)
+    variants = Family("tenantdl_variant_blocks_total", "counter", "Blocks by variant")
+    ratios = Family(
+        "tenantdl_block_actual_over_expected", "histogram", "Time of a block over its prediction"
+    )
+    actual = Family("tenantdl_block_actual_seconds_total", "counter", "Time of predicted blocks")
+    expected = Family("tenantdl_block_expected_seconds_total", "counter", "Predicted for them")
+    for model, blocks in use.models.items():
+        for variant, count in sorted(blocks.variants.items()):
+            variants.add(count, model=model, variant=variant)
+        ratios.histogram(RATIO_BOUNDS, blocks.ratios, blocks.ratio_sum, model=model)
+        actual.add(to_seconds(blocks.actual), model=model)
+        expected.add(to_seconds(blocks.expected), model=model)
+    memory = Family("tenantdl_memory_peak_bytes", "gauge", "Peak resident size of the daemon")
+    memory.add(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    yield from (cores, tenants, ready, lost, variants, ratios, actual, expected, memory)

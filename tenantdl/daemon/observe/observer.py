@@ -1,0 +1,199 @@
+"""The one object that the engine tells what it tells its journal; whoever asks, asks here."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+
+from tenantdl import __version__
+from tenantdl.daemon.catalogue import VERSION
+from tenantdl.daemon.observe.chrome import chrome_trace
+from tenantdl.daemon.observe.machine import MachineUse, ModelBlocks
+from tenantdl.daemon.observe.metrics import metrics
+from tenantdl.daemon.observe.sizing import advise
+from tenantdl.daemon.observe.timeline import Block, Timeline
+from tenantdl.daemon.observe.window import SECONDS, bound, percentile, total
+from tenantdl.daemon.statistics import Statistics
+from tenantdl.ids import CoreId, TenantId
+from tenantdl.load.status import (
+    FORMAT,
+    BlockStatus,
+    CoreStatus,
+    LaneStatus,
+    ModelStatus,
+    SchedulerStatus,
+    Status,
+    TenantStatus,
+)
+from tenantdl.sched.config import SchedulerConfig, TenantSpec
+from tenantdl.sched.messages import BlockFinished, Command, Event
+from tenantdl.sched.state import Counts
+from tenantdl.units import SECOND, Ns, to_ms, to_seconds
+
+_log = logging.getLogger(__name__)
+# A page that asks every second does not get more than it can draw.
+_BLOCKS_MAX = 8192
+
+
+class Observer:
+    """Sees every event and command of a scheduler; keeps bounded memory; never raises at `note`."""
+
+    def __init__(
+        self,
+        config: SchedulerConfig,
+        statistics: Statistics,
+        counts: Callable[[], Counts],
+        *,
+        name: str = "",
+        started: Ns,
+    ) -> None:
+        """`counts`: the scheduler's; `name`: the workload's; `started`: now."""
+        self._config = config
+        self._counts = counts
+        self._name = name
+        self._started = started
+        self._watching = True
+        self.statistics = statistics
+        self.timeline = Timeline()
+        self.use = MachineUse()
+
+    def note(self, now: Ns, event: Event, commands: Iterable[Command]) -> None:
+        """The scheduler was told `event` at `now` and said `commands`."""
+        if not self._watching:
+            return
+        try:
+            expected = self._counts().expected if isinstance(event, BlockFinished) else None
+            block = self.timeline.note(now, event, commands, expected)
+            if block:
+                self.use.add(block, now)
+            else:
+                self.use.lanes(event)
+        except Exception:
+            self._watching = False
+            _log.exception("watching has ended; serving goes on")
+
+    def trace(self) -> bytes:
+        """The blocks in memory as a Chrome trace."""
+        return chrome_trace(self.timeline.blocks())
+
+    def metrics(self) -> bytes:
+        """The page for Prometheus."""
+        return metrics(
+            self._config, self.statistics, self.use, self._counts(), self.timeline.pending()
+        )
+
+    def status(self, now: Ns, *, ready: bool, since: int | None = None) -> Status:
+        """Everything about the last minute; blocks from number `since` on (None: no blocks)."""
+        window = min(to_seconds(now - self._started), float(SECONDS))
+        cores = tuple(self._core(core, now, window) for core in self._cores())
+        tenants = tuple(
+            self._tenant(spec, now, window, len(cores)) for spec in self._config.tenants
+        )
+        busy = sum(core.busy for core in cores) / max(1, len(cores))
+        counts = self._counts()
+        return Status(
+            format=FORMAT,
+            version=__version__,
+            workload=self._name,
+            pid=os.getpid(),
+            ready=ready,
+            uptime_s=to_seconds(now - self._started),
+            window_s=window,
+            now=now,
+            tenants=tenants,
+            models=self._models(),
+            lanes=tuple(
+                LaneStatus(
+                    lane=spec.lane,
+                    cores=spec.cores,
+                    ready=spec.lane in self.use.ready,
+                    lost=self.use.lost[spec.lane],
+                )
+                for spec in self._config.lanes
+            ),
+            cores=cores,
+            scheduler=SchedulerStatus(
+                policy=self._config.policy,
+                launches=counts.launches,
+                conflicts=counts.conflicts,
+                resizes=counts.resizes,
+                migrations=counts.migrations,
+                blocks=self.timeline.count,
+            ),
+            advice=advise(tenants, len(cores), busy),
+            blocks=() if since is None else self._blocks(since),
+            next_block=self.timeline.count,
+        )
+
+    def _cores(self) -> list[CoreId]:
+        return [core for lane in self._config.lanes for core in lane.cores]
+
+    def _core(self, core: CoreId, now: Ns, window_s: float) -> CoreStatus:
+        lately = self.use.core_window.get(core)
+        busy = total(lately.seconds(now)).busy if lately else 0
+        return CoreStatus(core=core, busy=min(1.0, busy / max(1.0, window_s * SECOND)))
+
+    def _tenant(self, spec: TenantSpec, now: Ns, window_s: float, cores: int) -> TenantStatus:
+        own = total(self.statistics.windows[spec.tenant].seconds(now))
+        lately = self.use.tenant_window.get(spec.tenant)
+        busy = total(lately.seconds(now)).busy if lately else 0
+        ended = own.answered + sum(own.refused.values())
+        tails = [percentile(own.latencies, share) for share in (0.5, 0.95, 0.99)]
+        p50, p95, p99 = (None if tail is None else to_ms(tail) for tail in tails)
+        return TenantStatus(
+            name=spec.tenant,
+            models=self._models_of(spec),
+            qos_ms=to_ms(spec.qos),
+            queue=self.statistics.queues[spec.tenant](),
+            queue_max=spec.queue_max,
+            answered=own.answered,
+            in_time=own.in_time,
+            refused=dict(sorted(own.refused.items())),
+            attainment=own.in_time / ended if ended else None,
+            rate=ended / max(1.0, window_s),
+            p50_ms=p50,
+            p95_ms=p95,
+            p99_ms=p99,
+            queue_ms=to_ms(own.queued) / own.answered if own.answered else None,
+            compute_ms=to_ms(own.computed) / own.answered if own.answered else None,
+            core_share=min(1.0, busy / max(1.0, window_s * SECOND * cores)),
+            histogram=tuple((to_ms(bound(b)), n) for b, n in sorted(own.latencies.items())),
+        )
+
+    def _models_of(self, spec: TenantSpec) -> tuple[str, ...]:
+        used = {model for model, tenant in self.statistics.served if tenant == spec.tenant}
+        return tuple(sorted(used | ({spec.model} if spec.model else set())))
+
+    def _models(self) -> tuple[ModelStatus, ...]:
+        none = ModelBlocks()
+        found = [
+            (spec.model, self.use.models.get(spec.model, none)) for spec in self._config.models
+        ]
+        return tuple(
+            ModelStatus(
+                name=name,
+                version=VERSION,
+                blocks=sum(blocks.variants.values()),
+                variants=dict(sorted(blocks.variants.items())),
+                actual_over_expected=blocks.actual / blocks.expected if blocks.expected else None,
+            )
+            for name, blocks in found
+        )
+
+    def _blocks(self, since: int) -> tuple[BlockStatus, ...]:
+        tenants = {spec.tenant: number for number, spec in enumerate(self._config.tenants)}
+        newest = self.timeline.blocks(max(since, self.timeline.count - _BLOCKS_MAX))
+        return tuple(_shown(block, tenants) for block in newest)
+
+
+def _shown(block: Block, tenants: dict[TenantId, int]) -> BlockStatus:
+    return BlockStatus(
+        tenant=tenants[block.tenant],
+        model=block.model,
+        request=block.request,
+        cores=block.cores,
+        variant=block.variant,
+        start=block.start,
+        elapsed=block.elapsed,
+    )

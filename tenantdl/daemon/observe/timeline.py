@@ -1,0 +1,145 @@
+"""Every block that ran: who, on which cores, in which variant, from when to when. Times in ns.
+
+Follows the scheduler from outside, by the same (now, event, commands) that its journal holds, so
+that a journal gives the same blocks as the daemon that wrote it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
+
+from tenantdl.ids import CoreId, LaneId, ModelId, RequestId, TenantId
+from tenantdl.sched.messages import (
+    BlockFailed,
+    BlockFinished,
+    Command,
+    Complete,
+    Event,
+    LaneLost,
+    Launch,
+    LaunchId,
+    LaunchStarted,
+    Reject,
+    RequestArrived,
+)
+from tenantdl.units import Ns
+
+# A minute of a busy two-core machine; about 20 MB.
+BLOCKS_MAX = 65_536
+
+
+class Block(NamedTuple):
+    """Segments [begin, end) of `request` ran on `cores` from `start` for `elapsed`. `number` counts
+    all blocks; `expected`: what the scheduler's costs said it would take (None: not known)."""
+
+    number: int
+    tenant: TenantId
+    model: ModelId
+    plan: int
+    request: RequestId
+    lane: LaneId
+    cores: tuple[CoreId, ...]
+    variant: int
+    begin: int
+    end: int
+    start: Ns
+    elapsed: Ns
+    expected: Ns | None
+
+
+@dataclass(slots=True)
+class Live:
+    """A request that is not answered yet. `launched`: a lane was told to run it."""
+
+    tenant: TenantId
+    model: ModelId
+    plan: int
+    arrived: Ns
+    launched: bool = False
+
+
+class Timeline:
+    """The last `blocks_max` blocks, and what is under way."""
+
+    def __init__(self, blocks_max: int = BLOCKS_MAX) -> None:
+        self._ring: deque[Block] = deque(maxlen=blocks_max)
+        self._orders: dict[LaneId, dict[LaunchId, Launch]] = {}
+        self.live: dict[RequestId, Live] = {}
+        self.count = 0
+
+    def note(
+        self, now: Ns, event: Event, commands: Iterable[Command], expected: Ns | None = None
+    ) -> Block | None:
+        """Take in one call of the scheduler; the block that `event` ended, if it did."""
+        block = None
+        match event:
+            case RequestArrived():
+                self.live[event.request] = Live(event.tenant, event.model, event.plan, now)
+            case BlockFinished():
+                block = self._finished(event, expected)
+            case BlockFailed():
+                self._begun(event.lane, event.next)
+            case LaunchStarted():
+                self._begun(event.lane, event.launch)
+            case LaneLost():
+                self._orders.pop(event.lane, None)
+            case _:
+                pass
+        for command in commands:
+            match command:
+                case Launch():
+                    self._orders.setdefault(command.lane, {})[command.launch] = command
+                    if live := self.live.get(command.request):
+                        live.launched = True
+                case Complete() | Reject():
+                    self.live.pop(command.request, None)
+        return block
+
+    def blocks(self, since: int = 0) -> list[Block]:
+        """The blocks in the ring from number `since` on, oldest first."""
+        skipped = max(0, since - (self.count - len(self._ring)))
+        return list(islice(self._ring, skipped, None))
+
+    def pending(self) -> Counter[tuple[ModelId, TenantId]]:
+        """How many requests no lane was told to run yet."""
+        return Counter(
+            (live.model, live.tenant) for live in self.live.values() if not live.launched
+        )
+
+    def _finished(self, event: BlockFinished, expected: Ns | None) -> Block | None:
+        launch = self._orders.get(event.lane, {}).get(event.launch)
+        live = self.live.get(event.request)
+        if event.next != event.launch:
+            self._begun(event.lane, event.next)
+        if launch is None or live is None:
+            return None
+        block = Block(
+            number=self.count,
+            tenant=live.tenant,
+            model=live.model,
+            plan=live.plan,
+            request=event.request,
+            lane=event.lane,
+            cores=launch.cores,
+            variant=launch.variant,
+            begin=event.begin,
+            end=event.end,
+            start=Ns(event.at - event.elapsed),
+            elapsed=event.elapsed,
+            expected=expected,
+        )
+        self._ring.append(block)
+        self.count += 1
+        return block
+
+    def _begun(self, lane: LaneId, launch: LaunchId | None) -> None:
+        """`lane` goes on with `launch`: what it was told before is done or superseded."""
+        orders = self._orders.get(lane, {})
+        if launch is None:
+            return  # an order may be on its way to the lane
+        for number in [number for number in orders if number < launch]:
+            del orders[number]
