@@ -58,19 +58,8 @@ class World:
         launch = self.launches[-1]
         self.tell(now, LaunchStarted(LANE, launch.launch))
         end, span = Ns(now + elapsed), (launch.begin, launch.end)
-        self.tell(
-            end,
-            BlockFinished(
-                LANE,
-                launch.launch,
-                launch.request,
-                launch.begin,
-                launch.end,
-                Ns(elapsed),
-                end,
-                None,
-            ),
-        )
+        event = BlockFinished(LANE, launch.launch, launch.request, *span, Ns(elapsed), end, None)
+        self.tell(end, event)
 
 
 def test_blocks_have_their_request_cores_and_prediction() -> None:
