@@ -167,7 +167,7 @@ def slowdowns(
     """How much slower than alone each of `running` is when all run together (`shared`). `known`
     keeps what launches wait alone."""
     known = {} if known is None else known
-    kept = _kept(machine, running)
+    kept = kept_parts(machine, running)
     waits = []
     for launch in running:
         key = (launch.demand, launch.sockets, launch.domains)
@@ -181,8 +181,8 @@ def slowdowns(
     ]
 
 
-def _kept(machine: MachineFile, running: Sequence[Running]) -> list[float]:
-    """What part of every working set the caches keep."""
+def kept_parts(machine: MachineFile, running: Sequence[Running]) -> list[float]:
+    """What part of the working set of each the caches keep."""
     filled: dict[int, float] = {}
     for launch in running:
         for domain, cores in launch.domains:
@@ -197,13 +197,13 @@ def _mean(parts: Parts, values: Mapping[int, float]) -> float:
     return sum(values[place] * count for place, count in parts) / cores
 
 
-def _traffic(demand: Demand, kept: float) -> float:
+def traffic(demand: Demand, kept: float) -> float:
+    """Bytes/ns to memory while a part of the working set is `kept`."""
     return demand.stream + demand.reuse * (1 - kept)
 
 
 def _wait(demand: Demand, kept: float, latency: float) -> float:
-    missed = demand.stream + demand.reuse * (1 - kept)
-    return missed * MEMORY_LATENCY * latency + demand.reuse * kept
+    return traffic(demand, kept) * MEMORY_LATENCY * latency + demand.reuse * kept
 
 
 def _slower(launch: Running, kept: float, alone: float, latency: float) -> float:
@@ -215,7 +215,7 @@ def _slower(launch: Running, kept: float, alone: float, latency: float) -> float
 
 def _wait_alone(machine: MachineFile, launch: Running) -> float:
     """What a launch waits on an empty machine."""
-    kept = _kept(machine, [launch])
+    kept = kept_parts(machine, [launch])
     queues = {
         socket: _queue(
             sum(_loads(machine, [launch], kept, socket).values()) / machine.bandwidth_gbs
@@ -234,7 +234,7 @@ def _loads(
 ) -> dict[int, float]:
     """Bytes/ns of each launch in a socket, undisturbed: never more than there is."""
     return {
-        i: min(machine.bandwidth_gbs, _traffic(launch.demand, kept[i])) * part / launch.cores
+        i: min(machine.bandwidth_gbs, traffic(launch.demand, kept[i])) * part / launch.cores
         for i, launch in enumerate(running)
         for place, part in launch.sockets
         if place == socket

@@ -10,6 +10,7 @@ from the bytes and the rates of one core.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from tenantdl.sim.profiles import VERSIONS
 
 _MIB = 1024**2
 # Bytes/ns that one core reads from the shared cache, and what part of that no arithmetic hides.
-_CACHE_GBS = 12.0
+CACHE_GBS = 12.0
 _EXPOSED = 0.35
 _WAIT_MAX = 0.9
 _PRIVATE = 0.5 * _MIB
@@ -38,6 +39,7 @@ class Tiles(NamedTuple):
 GREEDY, MODEST = Tiles(0.30, 8.0 * _MIB), Tiles(0.03, 0.5 * _MIB)
 
 
+@lru_cache(maxsize=64)
 def footprints(name: str, versions: int = VERSIONS) -> tuple[Footprint, ...]:
     """Of a profiled model's versions, greedy to modest."""
     work = scaling.layers(name)
@@ -60,7 +62,7 @@ def demand(footprint: Footprint, time_ns: float, serial_ns: float) -> Demand:
     """Of a launch whose whole plan takes `time_ns` undisturbed, and `serial_ns` on the fewest
     cores there are costs for."""
     stream, reuse = footprint.stream_bytes, footprint.reuse_bytes
-    waiting = _EXPOSED * (MEMORY_LATENCY * stream + reuse) / _CACHE_GBS
+    waiting = _EXPOSED * (MEMORY_LATENCY * stream + reuse) / CACHE_GBS
     return Demand(
         stream / time_ns,
         reuse / time_ns,
