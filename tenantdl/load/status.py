@@ -9,7 +9,12 @@ Format history
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
+
+from tenantdl.ids import CoreId, LaneId, ModelId, RequestId, TenantId
+from tenantdl.units import Ns
 
 FORMAT = 1
 STATUS_BYTES_MAX = 64 * 1024**2
@@ -19,10 +24,32 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True):
     pass
 
 
+class Block(NamedTuple):
+    """A block that ran: segments [begin, end) of `request` on `cores` from `start` for `elapsed`,
+    in ns on the daemon's clock. `number` counts all blocks; `expected`: what the scheduler's costs
+    said it would take (None: not known)."""
+
+    number: int
+    tenant: TenantId
+    model: ModelId
+    plan: int
+    request: RequestId
+    lane: LaneId
+    cores: tuple[CoreId, ...]
+    variant: int
+    begin: int
+    end: int
+    start: Ns
+    elapsed: Ns
+    expected: Ns | None
+
+
 class TenantStatus(_Part, frozen=True):
     """A tenant. `attainment`: of all that ended, the share that was answered in time (None: nothing
     ended). `histogram`: answers by latency, as (upper end in ms, count), ascending. `core_share`:
-    of the machine's core time. `queue_ms`, `compute_ms`: means of answered requests."""
+    of the machine's core time. `queue_ms`, `compute_ms`: means of answered requests; `alone_ms`:
+    what its fastest model is said to take on an empty machine. `seconds`: how many requests ended
+    and how many of them in time, for each second, the present one last."""
 
     name: str
     models: tuple[str, ...]
@@ -39,8 +66,10 @@ class TenantStatus(_Part, frozen=True):
     p99_ms: float | None
     queue_ms: float | None
     compute_ms: float | None
+    alone_ms: float | None
     core_share: float
     histogram: tuple[tuple[float, int], ...]
+    seconds: tuple[tuple[int, int], ...]
 
 
 class ModelStatus(_Part, frozen=True):
@@ -89,18 +118,6 @@ class Advice(_Part, frozen=True):
     why: str
 
 
-class BlockStatus(_Part, frozen=True, array_like=True):
-    """A block for the timeline. `tenant`: its number in the status's list; times in ns."""
-
-    tenant: int
-    model: str
-    request: int
-    cores: tuple[int, ...]
-    variant: int
-    start: int
-    elapsed: int
-
-
 class Status(_Part, frozen=True):
     """The document. `blocks`: those from the number asked for on, of which `next_block` will be the
     next; `now`: on the clock of the blocks."""
@@ -119,5 +136,5 @@ class Status(_Part, frozen=True):
     cores: tuple[CoreStatus, ...]
     scheduler: SchedulerStatus
     advice: Advice
-    blocks: tuple[BlockStatus, ...]
+    blocks: tuple[Block, ...]
     next_block: int

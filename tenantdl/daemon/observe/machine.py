@@ -7,9 +7,9 @@ from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tenantdl.daemon.observe.timeline import Block
 from tenantdl.daemon.observe.window import Window
 from tenantdl.ids import CoreId, LaneId, ModelId, TenantId
+from tenantdl.load.status import Block
 from tenantdl.sched.messages import Event, LaneLost, LaneReady
 from tenantdl.units import Ns
 

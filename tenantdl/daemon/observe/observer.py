@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tenantdl import __version__
 from tenantdl.daemon.catalogue import VERSION
@@ -12,13 +12,12 @@ from tenantdl.daemon.observe.chrome import chrome_trace
 from tenantdl.daemon.observe.machine import MachineUse, ModelBlocks
 from tenantdl.daemon.observe.metrics import metrics
 from tenantdl.daemon.observe.sizing import advise
-from tenantdl.daemon.observe.timeline import Block, Timeline
-from tenantdl.daemon.observe.window import SECONDS, bound, percentile, total
+from tenantdl.daemon.observe.timeline import Timeline
+from tenantdl.daemon.observe.window import SECONDS, Second, bound, percentile, total
 from tenantdl.daemon.statistics import Statistics
-from tenantdl.ids import CoreId, TenantId
+from tenantdl.ids import CoreId
 from tenantdl.load.status import (
     FORMAT,
-    BlockStatus,
     CoreStatus,
     LaneStatus,
     ModelStatus,
@@ -73,8 +72,8 @@ class Observer:
             self._watching = False
             _log.exception("watching has ended; serving goes on")
 
-    def trace(self) -> bytes:
-        """The blocks in memory as a Chrome trace."""
+    def trace(self) -> Iterator[bytes]:
+        """The blocks in memory as a Chrome trace, piece by piece."""
         return chrome_trace(self.timeline.blocks())
 
     def metrics(self) -> bytes:
@@ -92,6 +91,7 @@ class Observer:
         )
         busy = sum(core.busy for core in cores) / max(1, len(cores))
         counts = self._counts()
+        newest = self.timeline.count - _BLOCKS_MAX
         return Status(
             format=FORMAT,
             version=__version__,
@@ -122,7 +122,7 @@ class Observer:
                 blocks=self.timeline.count,
             ),
             advice=advise(tenants, len(cores), busy),
-            blocks=() if since is None else self._blocks(since),
+            blocks=() if since is None else tuple(self.timeline.blocks(max(since, newest))),
             next_block=self.timeline.count,
         )
 
@@ -135,7 +135,8 @@ class Observer:
         return CoreStatus(core=core, busy=min(1.0, busy / max(1.0, window_s * SECOND)))
 
     def _tenant(self, spec: TenantSpec, now: Ns, window_s: float, cores: int) -> TenantStatus:
-        own = total(self.statistics.windows[spec.tenant].seconds(now))
+        seconds = self.statistics.windows[spec.tenant].seconds(now)
+        own = total(seconds)
         lately = self.use.tenant_window.get(spec.tenant)
         busy = total(lately.seconds(now)).busy if lately else 0
         ended = own.answered + sum(own.refused.values())
@@ -157,9 +158,19 @@ class Observer:
             p99_ms=p99,
             queue_ms=to_ms(own.queued) / own.answered if own.answered else None,
             compute_ms=to_ms(own.computed) / own.answered if own.answered else None,
+            alone_ms=self._alone_ms(spec),
             core_share=min(1.0, busy / max(1.0, window_s * SECOND * cores)),
             histogram=tuple((to_ms(bound(b)), n) for b, n in sorted(own.latencies.items())),
+            seconds=_by_second(seconds, now),
         )
+
+    def _alone_ms(self, spec: TenantSpec) -> float | None:
+        used = self._models_of(spec)
+        plans = [
+            plan for model in self._config.models if model.model in used for plan in model.plans
+        ]
+        times = [sum(costs) for p in plans for v in p.variants for costs in v.costs]
+        return to_ms(min(times)) if times else None
 
     def _models_of(self, spec: TenantSpec) -> tuple[str, ...]:
         used = {model for model, tenant in self.statistics.served if tenant == spec.tenant}
@@ -181,19 +192,11 @@ class Observer:
             for name, blocks in found
         )
 
-    def _blocks(self, since: int) -> tuple[BlockStatus, ...]:
-        tenants = {spec.tenant: number for number, spec in enumerate(self._config.tenants)}
-        newest = self.timeline.blocks(max(since, self.timeline.count - _BLOCKS_MAX))
-        return tuple(_shown(block, tenants) for block in newest)
 
-
-def _shown(block: Block, tenants: dict[TenantId, int]) -> BlockStatus:
-    return BlockStatus(
-        tenant=tenants[block.tenant],
-        model=block.model,
-        request=block.request,
-        cores=block.cores,
-        variant=block.variant,
-        start=block.start,
-        elapsed=block.elapsed,
+def _by_second(seconds: Sequence[Second], now: Ns) -> tuple[tuple[int, int], ...]:
+    known = {second.at: second for second in seconds}
+    last = now // SECOND
+    return tuple(
+        (second.answered + sum(second.refused.values()), second.in_time)
+        for second in (known.get(at, Second(at)) for at in range(last - SECONDS + 1, last + 1))
     )

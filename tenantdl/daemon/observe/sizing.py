@@ -14,13 +14,13 @@ _ENDED_MIN = 50
 def advise(tenants: Sequence[TenantStatus], cores: int, busy: float) -> Advice:
     """Advice for `cores` cores that were `busy` (a share) on average.
 
-    Tenants whose model needs longer than its target even without waiting are named, and left out:
-    more cores do not help them.
+    Tenants whose model needs longer than its target even on an empty machine are named, and left
+    out: more cores do not help them.
     """
-    hopeless = [t.name for t in tenants if t.compute_ms is not None and t.compute_ms > t.qos_ms]
+    hopeless = [t.name for t in tenants if t.alone_ms is not None and t.alone_ms > t.qos_ms]
     counted = [tenant for tenant in tenants if tenant.name not in hopeless]
     ended = sum(tenant.answered + sum(tenant.refused.values()) for tenant in counted)
-    note = f" {', '.join(hopeless)}: running alone takes longer than the target." * bool(hopeless)
+    note = f" {', '.join(hopeless)}: the model alone takes longer than the target." * bool(hopeless)
     if ended < _ENDED_MIN:
         return Advice(cores=cores, wanted=cores, why=f"Too few requests to tell.{note}")
     bad = 1 - sum(tenant.in_time for tenant in counted) / ended

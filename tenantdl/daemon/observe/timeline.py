@@ -10,9 +10,9 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple
 
-from tenantdl.ids import CoreId, LaneId, ModelId, RequestId, TenantId
+from tenantdl.ids import LaneId, ModelId, RequestId, TenantId
+from tenantdl.load.status import Block
 from tenantdl.sched.messages import (
     BlockFailed,
     BlockFinished,
@@ -30,25 +30,6 @@ from tenantdl.units import Ns
 
 # A minute of a busy two-core machine; about 20 MB.
 BLOCKS_MAX = 65_536
-
-
-class Block(NamedTuple):
-    """Segments [begin, end) of `request` ran on `cores` from `start` for `elapsed`. `number` counts
-    all blocks; `expected`: what the scheduler's costs said it would take (None: not known)."""
-
-    number: int
-    tenant: TenantId
-    model: ModelId
-    plan: int
-    request: RequestId
-    lane: LaneId
-    cores: tuple[CoreId, ...]
-    variant: int
-    begin: int
-    end: int
-    start: Ns
-    elapsed: Ns
-    expected: Ns | None
 
 
 @dataclass(slots=True)

@@ -104,10 +104,10 @@ def test_a_trace_has_a_row_for_every_core_and_starts_at_zero() -> None:
     world.tell(0, LaneReady(LANE))
     world.arrive(1, now=10)
     world.run(now=500_000, elapsed=2 * MS)
-    events = json.loads(chrome_trace(world.timeline.blocks()))["traceEvents"]
+    events = json.loads(b"".join(chrome_trace(world.timeline.blocks())))["traceEvents"]
     (row,) = (e for e in events if e["name"] == "thread_name")
     assert (row["tid"], row["args"]) == (3, {"name": "core 3"})
     (block,) = (e for e in events if e["ph"] == "X")
     assert (block["name"], block["tid"], block["ts"], block["dur"]) == ("t #1", 3, 0.0, 2000.0)
     assert block["args"]["segments"] == "0:1"
-    assert json.loads(chrome_trace([]))["traceEvents"]
+    assert json.loads(b"".join(chrome_trace([])))["traceEvents"]

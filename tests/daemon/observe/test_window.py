@@ -40,7 +40,7 @@ def test_a_minute_is_kept_and_no_more() -> None:
 
 
 def tenant(
-    in_time: int, late: int = 0, refused: int = 0, compute_ms: float = 2.0, name: str = "t"
+    in_time: int, late: int = 0, refused: int = 0, alone_ms: float = 2.0, name: str = "t"
 ) -> TenantStatus:
     return TenantStatus(
         name=name,
@@ -57,9 +57,11 @@ def tenant(
         p95_ms=1.0,
         p99_ms=1.0,
         queue_ms=0.0,
-        compute_ms=compute_ms,
+        compute_ms=2.0,
+        alone_ms=alone_ms,
         core_share=0.1,
         histogram=(),
+        seconds=(),
     )
 
 
@@ -70,7 +72,13 @@ def tenant(
         ([tenant(100)], 4, 0.8, 4, "It fits"),
         ([tenant(100)], 4, 0.3, 2, "2 could go"),
         ([tenant(75, late=20, refused=5)], 4, 1.0, 5, "Add 1: 25.0 % late or refused"),
-        ([tenant(100), tenant(0, late=100, compute_ms=12, name="big")], 4, 0.8, 4, "big: running"),
+        (
+            [tenant(100), tenant(0, late=100, alone_ms=12, name="big")],
+            4,
+            0.8,
+            4,
+            "big: the model alone",
+        ),
     ],
 )
 def test_advice(
