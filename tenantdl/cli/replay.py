@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from tenantdl.units import US
+
+if TYPE_CHECKING:
+    from tenantdl.sched.state import Counts
 
 
 def register(app: typer.Typer) -> None:
@@ -28,10 +33,23 @@ def replay_command(
 
     try:
         with journal.open("rb") as lines:
-            agreed = replay(lines, str(journal), check=check)
+            replayed = replay(lines, str(journal), check=check)
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", where=str(journal)) from error
     except InvariantError as error:
         render.note(str(error))
         raise typer.Exit(1) from error
-    render.line(f"{agreed} events, the same commands")
+    render.line(f"{replayed.agreed} events, the same commands")
+    render.table("", ["Occasion", ">times", ">mean µs"], _occasions(replayed.counts))
+
+
+def _occasions(counts: Counts) -> list[tuple[str, int, str]]:
+    """How often cores changed hands, and how long lanes stood still then."""
+    rows = [
+        ("block ends", counts.boundaries, counts.boundaries_ns),
+        ("hand-overs to idle lanes", counts.handovers, counts.handovers_ns),
+        ("resizes", counts.resizes, counts.resizes_ns),
+        ("migrations", counts.migrations, counts.migrations_ns),
+        ("conflicts (time in them)", counts.conflicts, counts.conflicts_ns),
+    ]
+    return [(what, times, f"{ns / US / max(1, times):.1f}") for what, times, ns in rows]

@@ -11,6 +11,7 @@ Format history
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import msgspec
 
@@ -18,6 +19,7 @@ from tenantdl.errors import InvariantError, UserError
 from tenantdl.sched.config import SchedulerConfig
 from tenantdl.sched.messages import Command, Event
 from tenantdl.sched.scheduler import Scheduler
+from tenantdl.sched.state import Counts
 from tenantdl.units import Ns
 
 FORMAT = 2
@@ -73,11 +75,17 @@ def _entries(numbered: Iterator[tuple[int, bytes]], where: str) -> Iterator[Entr
             raise UserError(f"line {number}: {error}", where=where) from error
 
 
-def replay(lines: Iterable[bytes], where: str = "journal", *, check: bool = False) -> int:
-    """Feed a journal's events to a fresh scheduler; the number of entries that agreed. `check` its
-    invariants after each.
+class Replayed(NamedTuple):
+    """`agreed`: entries whose commands were derived again; `counts`: the scheduler's at the end."""
 
-    Raises InvariantError at the first entry whose commands differ, with the entries before it.
+    agreed: int
+    counts: Counts
+
+
+def replay(lines: Iterable[bytes], where: str = "journal", *, check: bool = False) -> Replayed:
+    """Feed a journal's events to a fresh scheduler and `check` its invariants after each.
+
+    Raises InvariantError at the first entry whose commands differ, with what they are now.
     """
     config, entries = read(lines, where)
     scheduler = Scheduler(config)
@@ -92,4 +100,4 @@ def replay(lines: Iterable[bytes], where: str = "journal", *, check: bool = Fals
                 (f"event {entry.event}", f"then {entry.commands}", f"now {commands}"),
             )
         agreed += 1
-    return agreed
+    return Replayed(agreed, scheduler.counts())

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from tenantdl.errors import InvariantError
 from tenantdl.ids import LaneId, ModelId, RequestId, TenantId
 from tenantdl.sched.costs import PlanCosts
-from tenantdl.sched.messages import Reason, RequestArrived
+from tenantdl.sched.messages import Launch, Reason, RequestArrived
 from tenantdl.units import Ns
 
 _STORY_LENGTH = 16
@@ -53,8 +53,8 @@ class Request:
     """One live request. `seq` is its place in the order of arrival; `progress`: segments done.
 
     `lane`: the lane it is on or was last on; `group`: the mask of the cores it had there.
-    `costs`: its plan's. `late`: it cannot meet its deadline any more (never
-    taken back). `doomed`: to be refused with this reason as soon as no lane holds it.
+    `before`: its launch that ran last. `costs`: its plan's. `late`: it cannot meet its deadline any
+    more (never taken back). `doomed`: to be refused with this reason as soon as no lane holds it.
     """
 
     id: RequestId
@@ -72,6 +72,7 @@ class Request:
     lane: LaneId | None = None
     group: int = 0
     variant: int = 0
+    before: Launch | None = None
     arena: int | None = None
     attempts: int = 0
     late: bool = False

@@ -46,7 +46,7 @@ class Scheduler:
         policy, parameter = find_policy(config.policy)
         self._book = Book(config, policy.rank)
         self._decide = policy.make(self._book, parameter)
-        self._now, self._arrivals = Ns(0), 0
+        self._now, self._arrivals, self._launches = Ns(0), 0, 0
         self._out: list[Command] = []
 
     def handle(self, event: Event, now: Ns) -> list[Command]:
@@ -132,8 +132,9 @@ class Scheduler:
         book.sense(costs, launch, event, pressure)
         costs.observe(launch.variant, size, event.begin, event.end, event.elapsed, pressure)
         book.spend(book.tenants[request.tenant], event.elapsed * size, self._now)
-        request.progress = event.end
-        lane.boundary = event.at
+        book.counts.block(lane, request.before, event)
+        request.progress, request.before = event.end, launch
+        lane.boundary = lane.ended = event.at
         if event.next == launch.launch:
             return
         lane.running = None
@@ -260,7 +261,7 @@ class Scheduler:
             self._out.append(self._launch(choice))
 
     def _launch(self, choice: Choice) -> Launch:
-        book, request, lane, counts = self._book, choice.request, choice.lane, self._book.counts
+        book, request, lane = self._book, choice.request, choice.lane
         if request.state is not State.RUNNING:
             book.unplace(request)
             book.take_arena(request, self._now)
@@ -268,15 +269,11 @@ class Scheduler:
         if request.arena is None:
             raise request.broken("launched without an arena")
         cores = book.cores.cores(choice.mask)
-        counts.launches += 1
-        counts.conflicts += len(cores) < choice.wanted
-        if choice.begin:
-            counts.resizes += book.cores.size(request.group) != len(cores)
-            counts.migrations += request.lane != lane.id
+        self._launches += 1
         request.lane, request.group, request.variant = lane.id, choice.mask, choice.variant
         remaining = request.costs.at(choice.variant, len(cores)).remaining(choice.begin)
         launch = Launch(
-            launch=LaunchId(counts.launches),
+            launch=LaunchId(self._launches),
             lane=lane.id,
             request=request.id,
             arena=request.arena,

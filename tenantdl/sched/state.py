@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tenantdl.ids import LaneId
 from tenantdl.sched.config import TenantSpec
-from tenantdl.sched.messages import Launch, LaunchId
+from tenantdl.sched.messages import BlockFinished, Launch, LaunchId
 from tenantdl.sched.queue import RankedQueue
 from tenantdl.units import Ns
 
@@ -18,7 +18,8 @@ _LATENESS_LENGTH = 64
 
 @dataclass(slots=True)
 class Lane:
-    """`running`: the launch that the lane is known to run; its present block began at `boundary`.
+    """`running`: the launch that the lane is known to run; its present block began at `boundary`,
+    its last one `ended`.
     `pending`: launches issued after it, oldest first. Each may have been superseded by the next.
     `masks`: the core groups of all these; `held` is their union, and nobody else's meanwhile."""
 
@@ -27,6 +28,7 @@ class Lane:
     ready: bool = False
     running: Launch | None = None
     boundary: Ns = _NEVER
+    ended: Ns = _NEVER
     pending: list[Launch] = field(default_factory=list)
     masks: dict[LaunchId, int] = field(default_factory=dict)
     held: int = 0
@@ -50,12 +52,52 @@ class Tenant:
 
 @dataclass(slots=True)
 class Counts:
-    """What the scheduler has done so far. `conflicts`: launches that got fewer cores than wanted;
-    `resizes`, `migrations`: of a request's core group, and to another lane, between its blocks;
-    `expected`: ns that the block which finished last was expected to take in its company."""
+    """What was done so far, by what lanes have reported; an order that was superseded before it
+    began does not count. `launches`; of these `conflicts`: with fewer cores than wanted; `resizes`,
+    `migrations`: of a request's core group, and to another lane, since its last block;
+    `handovers`: to an idle lane. `boundaries`: all other passages from block to block. What ends in
+    `_ns` is the time that the lane stood still on these occasions, from the end of its last block
+    (or the order, if that came later) to the start of the next; but `conflicts_ns` is the time in
+    blocks on fewer cores than wanted. `expected`: ns that the block which finished last was
+    expected to take in its company."""
 
     launches: int = 0
     conflicts: int = 0
     resizes: int = 0
     migrations: int = 0
+    handovers: int = 0
+    boundaries: int = 0
+    conflicts_ns: int = 0
+    resizes_ns: int = 0
+    migrations_ns: int = 0
+    handovers_ns: int = 0
+    boundaries_ns: int = 0
     expected: Ns = _NEVER
+
+    def block(self, lane: Lane, before: Launch | None, event: BlockFinished) -> None:
+        """`lane` has run a block; `before`: the launch of this request that ran before this one."""
+        launch = lane.running
+        if launch is None:
+            return
+        gap = max(0, event.at - event.elapsed - max(lane.ended, launch.earliest))
+        first = event.begin == launch.begin
+        plain = True
+        self.launches += first
+        if len(launch.cores) < launch.wanted:
+            self.conflicts += first
+            self.conflicts_ns += event.elapsed
+        if first and launch.begin and before is not None:
+            if len(before.cores) != len(launch.cores):
+                self.resizes += 1
+                self.resizes_ns += gap
+                plain = False
+            if before.lane != launch.lane:
+                self.migrations += 1
+                self.migrations_ns += gap
+                plain = False
+        if first and launch.earliest > lane.ended:
+            self.handovers += 1
+            self.handovers_ns += gap
+        elif plain:
+            self.boundaries += 1
+            self.boundaries_ns += gap

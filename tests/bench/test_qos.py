@@ -187,7 +187,7 @@ def test_a_whole_run_leaves_results_a_journal_and_a_page(bundles: Path) -> None:
     assert envelope.results == result.rows
     assert (envelope.seed, envelope.command) == (1, "again <please>")
     lines = files["j.jsonl"].read_bytes().splitlines()
-    assert replay(lines) == len(lines) - 1
+    assert replay(lines).agreed == len(lines) - 1
     page = files["r.html"].read_text()
     assert "again &lt;please&gt;" in page and "<b>model-fcfs</b>" in page
     assert page.count("<svg") == 3

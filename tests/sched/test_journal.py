@@ -46,7 +46,7 @@ def journal() -> list[bytes]:
 
 
 def test_replay_agrees(journal: list[bytes]) -> None:
-    assert replay(journal) == len(EVENTS)
+    assert replay(journal).agreed == len(EVENTS)
 
 
 def test_what_is_read_is_what_was_written(journal: list[bytes]) -> None:

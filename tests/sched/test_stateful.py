@@ -260,7 +260,7 @@ class Serving(RuleBasedStateMachine):
             self.wait(MS)
         assert self.scheduler.live() == {}
         assert len(self.world.answered) == self.count
-        assert replay(self.journal) == len(self.journal) - 1
+        assert replay(self.journal).agreed == len(self.journal) - 1
 
 
 Serving.TestCase.settings = settings(max_examples=250, stateful_step_count=40)

@@ -13,7 +13,7 @@ from tenantdl.daemon.statistics import LATENCY_BOUNDS_S, Served, Statistics
 from tenantdl.ids import ModelId, TenantId
 from tenantdl.sched.config import SchedulerConfig
 from tenantdl.sched.state import Counts
-from tenantdl.units import US, to_seconds
+from tenantdl.units import US, Ns, to_seconds
 
 # Triton's label `reason` for our reasons; what is not here is OTHER.
 _REASONS = {
@@ -31,6 +31,14 @@ _DURATIONS = {
     "compute_infer": ("compute_infer", "In blocks"),
     "compute_output": ("compute_output", "Writing answers"),
 }
+
+
+# Each comes with the seconds that the lane stood still on these occasions.
+_CONFLICTS = "Launches with fewer cores than wanted, and the seconds in their blocks"
+_RESIZES = "Changes of a request's core group between its blocks"
+_MIGRATIONS = "Moves of a request to another lane"
+_HANDOVERS = "Orders to idle lanes"
+_BOUNDARIES = "Other passages from block to block"
 
 
 def metrics(
@@ -111,15 +119,21 @@ def _tenants(config: SchedulerConfig, statistics: Statistics) -> Iterator[Family
 
 
 def _scheduler(counts: Counts) -> Iterator[Family]:
-    for name, value, what in (
-        ("launches", counts.launches, "Orders given to lanes"),
-        ("conflicts", counts.conflicts, "Launches that got fewer cores than wanted"),
-        ("resizes", counts.resizes, "Changes of a request's core group between its blocks"),
-        ("migrations", counts.migrations, "Moves of a request to another lane"),
+    launches = Family("tenantdl_launches_total", "counter", "Launches that lanes have begun")
+    launches.add(counts.launches)
+    yield launches
+    for name, what, times, ns in (
+        ("conflicts", _CONFLICTS, counts.conflicts, counts.conflicts_ns),
+        ("resizes", _RESIZES, counts.resizes, counts.resizes_ns),
+        ("migrations", _MIGRATIONS, counts.migrations, counts.migrations_ns),
+        ("handovers", _HANDOVERS, counts.handovers, counts.handovers_ns),
+        ("boundaries", _BOUNDARIES, counts.boundaries, counts.boundaries_ns),
     ):
         family = Family(f"tenantdl_{name}_total", "counter", what)
-        family.add(value)
-        yield family
+        family.add(times)
+        seconds = Family(f"tenantdl_{name}_seconds_total", "counter", what)
+        seconds.add(to_seconds(Ns(ns)))
+        yield from (family, seconds)
 
 
 def _machine(config: SchedulerConfig, use: MachineUse) -> Iterator[Family]:
