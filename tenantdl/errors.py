@@ -9,6 +9,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class TenantdlError(Exception):
     """Base of everything raised on purpose."""
@@ -33,3 +36,10 @@ class InvariantError(TenantdlError):
     def __init__(self, what: str, story: tuple[str, ...] = ()) -> None:
         self.story = story
         super().__init__("\n  ".join((what, *story)))
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a line that says `word` is unknown: the known one it may be meant for, or all."""
+    names = list(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"

@@ -57,9 +57,7 @@ def folder() -> Path:
 def source(name_or_file: str, *, batch: int, seed: int) -> Source:
     """A zoo name (its file is built into the cache on first use) or an ONNX file."""
     if name_or_file not in zoo.names():
-        file = Path(name_or_file)
-        if not file.is_file():
-            raise UserError("neither a file nor a model of the zoo", where=name_or_file)
+        file = Path(zoo.resolve(name_or_file))
         return Source(file.stem, file, None)
     samples = zoo.sample_inputs(name_or_file, batch, seed)
     if zoo.entry(name_or_file).kind == "packaged":

@@ -18,7 +18,6 @@ file. Unknown keys are errors that name the nearest known one.
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -26,7 +25,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from tenantdl.errors import UserError
+from tenantdl.errors import UserError, nearest
 from tenantdl.ids import CoreId
 from tenantdl.load.applications import ApplicationSection, ModuleSection, check_applications
 from tenantdl.load.arrivals import ARRIVALS
@@ -224,12 +223,7 @@ def check_workload(workload: Workload, where: str = "workload") -> None:
 
 def _known(key: str, value: str, known: list[str], where: str) -> None:
     if value not in known:
-        raise UserError(f"{key}: {value!r} is unknown{_nearest(value, known)}", where=where)
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f", did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+        raise UserError(f"{key}: {value!r} is unknown{nearest(value, known)}", where=where)
 
 
 _AT = re.compile(r" - at `\$\.?(.*)`$")
@@ -258,4 +252,4 @@ def _explain(message: str) -> str:
     kind = _LISTED.get(re.sub(r"\[.*?\]", "", path)) or _SECTIONS.get(section, Workload)
     known = [field.name for field in msgspec.structs.fields(kind)]
     key = ".".join(part for part in (path, unknown.group(1)) if part)
-    return f"{key}: unknown key{_nearest(unknown.group(1), known)}"
+    return f"{key}: unknown key{nearest(unknown.group(1), known)}"

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from tenantdl.errors import UserError
+from tenantdl.errors import UserError, nearest
 from tenantdl.zoo.catalogue import entry, names
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ def resolve(name_or_file: str | os.PathLike[str], seed: int = 0) -> ModelProto |
         return path(text) if entry(text).kind == "packaged" else build(text, seed)
     file = Path(text)
     if not file.is_file():
-        raise UserError(f"neither a file nor a model of the zoo ({', '.join(names())})", where=text)
+        raise UserError(
+            f"neither a file nor a model of the zoo{nearest(text, names())}", where=text
+        )
     return file
 
 

@@ -24,7 +24,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tenantdl.errors import UserError
+from tenantdl.errors import UserError, nearest
 from tenantdl.sched.book import Book
 from tenantdl.sched.placing import Decide, arrival, urgency
 from tenantdl.sched.policies import blocks, joint, order, partition, planaria
@@ -73,7 +73,7 @@ def find_policy(name: str) -> tuple[Policy, int]:
     match = _NAME.fullmatch(name)
     policy = POLICIES.get(match.group(1)) if match else None
     if match is None or policy is None:
-        raise UserError(f"policy {name!r} is unknown; known: {', '.join(sorted(POLICIES))}")
+        raise UserError(f"policy {name!r} is unknown{nearest(name, sorted(POLICIES))}")
     given = match.group(2)
     if given and policy.parameter is None:
         raise UserError(f"policy {match.group(1)!r} takes no number, given {name!r}")
