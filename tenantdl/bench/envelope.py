@@ -45,6 +45,20 @@ class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     results: list[dict[str, Any]]
 
 
+def seal(results: Sequence[dict[str, Any]], *, command: str, seed: int | None) -> Envelope:
+    """`results` in an envelope of here and now."""
+    return Envelope(
+        format=FORMAT,
+        version=__version__,
+        commit=_commit(),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        machine=this_machine().describe(),
+        seed=seed,
+        command=command,
+        results=list(results),
+    )
+
+
 def write_results(
     path: str | os.PathLike[str],
     results: Sequence[dict[str, Any]],
@@ -57,16 +71,7 @@ def write_results(
     `command` is what a reader types to get the figures again. Raises UserError when the file
     cannot be written.
     """
-    envelope = Envelope(
-        format=FORMAT,
-        version=__version__,
-        commit=_commit(),
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        machine=this_machine().describe(),
-        seed=seed,
-        command=command,
-        results=list(results),
-    )
+    envelope = seal(results, command=command, seed=seed)
     write_document(Path(path), indented_json(envelope))
     return envelope
 

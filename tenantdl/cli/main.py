@@ -15,7 +15,19 @@ from typing import Annotated
 import typer
 
 from tenantdl import __version__
-from tenantdl.cli import bench, doctor, models, plan, profile, replay, serve, simulate, zoo
+from tenantdl.cli import (
+    bench,
+    doctor,
+    models,
+    plan,
+    profile,
+    remote,
+    replay,
+    schema,
+    serve,
+    simulate,
+    zoo,
+)
 from tenantdl.errors import UserError
 
 USER_ERROR, UNEXPECTED, INTERRUPTED = 2, 1, 130
@@ -24,18 +36,19 @@ app = typer.Typer(
     name="tenantdl",
     help="Serve many deep-learning models on shared CPU cores, each within its latency target.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 app.add_typer(zoo.app, name="zoo")
 models.register(app)
 serve.register(app)
+remote.register(app)
 simulate.register(app)
 replay.register(app)
 plan.register(app)
 profile.register(app)
 app.add_typer(bench.app, name="bench")
+schema.register(app)
 doctor.register(app)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -47,6 +49,18 @@ def line(text: str = "") -> None:
 def note(text: str) -> None:
     """Print one line on stderr: for what is not the result itself."""
     console(err=True).print(text, markup=False, soft_wrap=True)
+
+
+def results(path: Path, rows: Sequence[dict[str, Any]], *, seed: int | None = None) -> None:
+    """Write `rows` in the common envelope to `path`, or to stdout where it is `-`."""
+    from tenantdl.bench.envelope import seal, write_results
+    from tenantdl.cli.bench import command_line
+    from tenantdl.documents import indented_json
+
+    if str(path) == "-":
+        sys.stdout.write(indented_json(seal(rows, command=command_line(), seed=seed)).decode())
+    else:
+        write_results(path, rows, command=command_line(), seed=seed)
 
 
 @contextmanager

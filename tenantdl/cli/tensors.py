@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tenantdl.bundle.manifest import Tensor
 from tenantdl.errors import UserError
+from tenantdl.load.inputs import INPUTS_BYTES_MAX
 
 Array = NDArray[Any]
 
@@ -23,7 +24,8 @@ _HEADER_BYTES_MAX = 64 * 1024
 def read_inputs(path: Path, tensors: Sequence[Tensor]) -> dict[str, Array]:
     """The arrays of the .npz file at `path` that a model with inputs `tensors` takes.
 
-    Raises UserError for anything but one array of the right shape and dtype for each input.
+    An extent of -1 is left open. Raises UserError for anything but one array of the right shape and
+    dtype for each input.
     """
     where = str(path)
     wanted = {tensor.name: tensor for tensor in tensors}
@@ -56,20 +58,41 @@ def write_outputs(path: Path, outputs: Mapping[str, Array]) -> None:
         raise UserError(f"cannot be written: {error.strerror}", where=str(path)) from error
 
 
+def with_shapes(tensors: Sequence[Tensor], shapes: Mapping[str, Sequence[int]]) -> list[Tensor]:
+    """`tensors` with the given `shapes`, by name; a dimension left open (-1) is 1. Raises UserError
+    for the shape of an input that is not there."""
+    names = {tensor.name: tensor for tensor in tensors}
+    for name in shapes:
+        if name not in names:
+            raise UserError(f"unknown input {name!r}; the model takes {_list(names)}")
+    return [
+        Tensor(t.name, t.dtype, tuple(shapes.get(t.name, [max(1, e) for e in t.shape])), 0)
+        for t in tensors
+    ]
+
+
 def _read(path: Path, size: int, tensor: Tensor) -> Array:
     where = f"{path}, input {tensor.name!r}"
-    needed = int(np.prod(tensor.shape, dtype=np.int64)) * np.dtype(tensor.dtype).itemsize
-    if size > needed + _HEADER_BYTES_MAX:
+    if size > _bytes_max(tensor) + _HEADER_BYTES_MAX:
         raise UserError(f"is too large: needs {_describe(tensor)}", where=where)
     try:
         with np.load(path, allow_pickle=False) as archive:
             value: Array = archive[tensor.name]
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"cannot be read: {error}", where=where) from error
-    if value.shape != tensor.shape or value.dtype != np.dtype(tensor.dtype):
+    fits = len(value.shape) == len(tensor.shape) and all(
+        wanted in (-1, given) for given, wanted in zip(value.shape, tensor.shape, strict=True)
+    )
+    if not fits or value.dtype != np.dtype(tensor.dtype):
         given = f"{value.dtype} {list(value.shape)}"
         raise UserError(f"is {given}, needs {_describe(tensor)}", where=where)
     return value
+
+
+def _bytes_max(tensor: Tensor) -> int:
+    if -1 in tensor.shape:
+        return INPUTS_BYTES_MAX
+    return int(np.prod(tensor.shape, dtype=np.int64)) * np.dtype(tensor.dtype).itemsize
 
 
 def _describe(tensor: Tensor) -> str:

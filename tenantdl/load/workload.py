@@ -192,8 +192,11 @@ def parse_workload(text: bytes | str, where: str = "workload") -> Workload:
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON schema of the workload file, for editors."""
-    return msgspec.json.schema(Workload)
+    """JSON schema of the workload file, for editors (docs/workload.schema.json)."""
+    schema = msgspec.json.schema(Workload)
+    for kind in schema["$defs"].values():
+        kind["description"] = " ".join(kind.get("description", "").split())
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def check_workload(workload: Workload, where: str = "workload") -> None:

@@ -12,7 +12,18 @@ import tenantdl
 from tenantdl import zoo
 from tests.cli.conftest import Cli
 
-COMMANDS = ["compile", "run", "inspect", "doctor", "zoo", "bench"]
+COMMANDS = [
+    "compile",
+    "run",
+    "inspect",
+    "doctor",
+    "zoo",
+    "bench",
+    "status",
+    "top",
+    "trace",
+    "schema",
+]
 
 
 def test_help_lists_the_commands(cli: Cli) -> None:

@@ -10,9 +10,12 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
+from tenantdl.errors import UserError
 from tenantdl.ids import LaneId, ModelId, RequestId, TenantId
 from tenantdl.load.status import Block
+from tenantdl.sched.journal import read
 from tenantdl.sched.messages import (
     BlockFailed,
     BlockFinished,
@@ -30,6 +33,7 @@ from tenantdl.units import Ns
 
 # A minute of a busy two-core machine; about 20 MB.
 BLOCKS_MAX = 65_536
+JOURNAL_BLOCKS_MAX = 2_000_000
 
 
 @dataclass(slots=True)
@@ -124,3 +128,16 @@ class Timeline:
             return  # an order may be on its way to the lane
         for number in [number for number in orders if number < launch]:
             del orders[number]
+
+
+def read_blocks(journal: Path, blocks_max: int = JOURNAL_BLOCKS_MAX) -> list[Block]:
+    """The last `blocks_max` blocks of a journal. Raises UserError."""
+    timeline = Timeline(blocks_max)
+    try:
+        with journal.open("rb") as lines:
+            _, entries = read(lines, str(journal))
+            for entry in entries:
+                timeline.note(entry.now, entry.event, entry.commands)
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", where=str(journal)) from error
+    return timeline.blocks()
