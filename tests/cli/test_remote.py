@@ -65,7 +65,7 @@ def test_infer_from_a_file_and_from_random_values(
 ) -> None:
     assert infer(cli, at, tmp_path, 4) == 4 + SEGMENTS
     code, out, err = cli("infer", "quick", "--random", "1", *at)
-    assert code == 0 and out.split()[5:8] == ["y", "float32", "1x2"] and err.endswith("ms\n")
+    assert code == 0 and out.split()[6:9] == ["y", "float32", "1x2"] and err.endswith("ms\n")
 
 
 @pytest.mark.parametrize(
