@@ -70,16 +70,17 @@ def _lane_costs(core: CoreId, rounds: int) -> tuple[float, float]:
     end of one block to that of the next."""
     layout = lay_out(f"idle:{_BLOCKS}", [idle_plan(_BLOCKS)], slots=1, arenas=1)
     lane = LaneSpec(LaneId(0), (core,))
-    pool = LanePool([lane], [layout], hang=Ns(10 * SECOND), backend="tenantdl.exec.idle_backend")
+    pool = LanePool([lane], hang=Ns(10 * SECOND), backend="tenantdl.exec.idle_backend")
+    programs = pool.attach(layout)
     handovers, boundaries = [], []
     try:
         pool.start(_clock())
         _wait(pool, lambda event: isinstance(event, LaneReady))
-        pool.slots[0].write(0, 0, {"x": np.zeros(1, np.float32)})
+        programs.slots.write(0, 0, {"x": np.zeros(1, np.float32)})
         for number in range(1, rounds + 1):
             time.sleep(_PAUSE_S)
             posted = _clock()
-            pool.launch(_launch(number, core), Address(program=0, slot=0))
+            pool.launch(_launch(number, core), Address(programs.base, slot=0))
             ends = [
                 event.at
                 for event in _wait(pool, lambda e: isinstance(e, BlockFinished) and e.next is None)

@@ -152,7 +152,7 @@ def _by_model(workload: Workload, what_if: WhatIf) -> dict[str, list[Tenant]]:
         return Tenant(own.name, own.qos_ms / 1000 * what_if.slo, rates[own.name] * what_if.rate)
 
     for own in workload.tenant:
-        found.setdefault(own.bundle, []).append(tenant(own))
+        found.setdefault(workload.bundle_of(own), []).append(tenant(own))
     return found
 
 

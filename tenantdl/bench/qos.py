@@ -24,7 +24,7 @@ from tenantdl.bench.envelope import write_results
 from tenantdl.bench.qos_timeline import Timeline, read_timeline
 from tenantdl.daemon import running_daemon
 from tenantdl.daemon.catalogue import Catalogue, open_catalogue
-from tenantdl.errors import ExecutionError
+from tenantdl.errors import ExecutionError, UserError
 from tenantdl.exec.lane_pool import BACKEND
 from tenantdl.ids import TenantId
 from tenantdl.load.arrivals import ARRIVALS, Shape
@@ -198,7 +198,9 @@ def _streams(workload: Workload, catalogue: Catalogue, folder: Path) -> list[Str
     for number, (tenant, rate) in enumerate(
         zip(workload.tenant, workload.rates().values(), strict=True)
     ):
-        model = next(m for m in catalogue.models.values() if TenantId(tenant.name) in m.tenants)
+        model = catalogue.mostly(TenantId(tenant.name))
+        if model is None:
+            raise UserError(f"tenant {tenant.name} calls no model of this workload")
         rng = np.random.default_rng((load.seed, number))
         times = ARRIVALS[load.arrivals](rate, load.duration_s, rng, shape)
         tensors = model.plans[0].inputs

@@ -11,7 +11,7 @@ import numpy as np
 from tenantdl.bundle.load import read_manifest
 from tenantdl.bundle.manifest import Plan, Tensor
 from tenantdl.errors import UserError
-from tenantdl.exec.lane_memory import TenantLayout, lay_out
+from tenantdl.exec.lane_memory import ModelLayout, lay_out
 from tenantdl.ids import ModelId, TenantId
 from tenantdl.load.protocol import Array, datatype
 from tenantdl.load.workload import TenantSection, Workload
@@ -23,16 +23,22 @@ VERSION = "1"
 PLATFORM = "tenantdl_bundle"
 # Room for the JSON around binary tensors, and for a number written out in JSON.
 _JSON_BYTES, _NUMBER_BYTES = 256 * 1024, 32
+# Of a model, for all its tenants together.
+_SLOTS_MAX, _ARENAS_MAX = 4096, 64
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model as clients see it. `tenants`: who may use it, the first by default."""
+    """A version of a model as clients see it. `id`: what scheduler and engine call it; it is never
+    used again when the same version is loaded anew. `tenants`: who may use it, the first by
+    default."""
 
-    name: ModelId
+    id: ModelId
+    name: str
     bundle: str
     plans: tuple[Plan, ...]
     tenants: tuple[TenantId, ...]
+    version: str = VERSION
 
     def body_bytes_max(self, *, binary: bool) -> int:
         """The longest body that a valid request can have."""
@@ -65,7 +71,7 @@ class ServedModel:
         """The answer to GET /v2/models/M. A dimension in which plans differ is -1."""
         return {
             "name": self.name,
-            "versions": [VERSION],
+            "versions": [self.version],
             "platform": PLATFORM,
             "inputs": [_describe(t, "datatype", "shape") for t in self._merged("inputs")],
             "outputs": [_describe(t, "datatype", "shape") for t in self._merged("outputs")],
@@ -86,7 +92,7 @@ class ServedModel:
             "backend": "tenantdl",
             "max_batch_size": 0,
             **tensors,
-            "version_policy": {"specific": {"versions": [int(VERSION)]}},
+            "version_policy": {"specific": {"versions": [int(self.version)]}},
         }
 
     def _merged(self, side: str) -> list[Tensor]:
@@ -98,67 +104,93 @@ class ServedModel:
         return merged
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Catalogue:
-    """Models by name, tenants by name, and the tenants' memory in the lanes' order."""
+    """What is served now: models by id, tenants by name."""
 
     models: dict[ModelId, ServedModel]
     tenants: dict[TenantId, TenantSection]
-    layouts: tuple[TenantLayout, ...]
 
-    def first_programs(self) -> list[int]:
-        """For each tenant, the number that lanes know its model's first plan by."""
-        counts = [len(layout.programs) for layout in self.layouts]
-        return [sum(counts[:index]) for index in range(len(counts))]
+    def find(self, name: str, version: str = "") -> ServedModel | None:
+        """A model by what clients call it; without `version` the newest."""
+        found = [m for m in self.models.values() if m.name == name and version in ("", m.version)]
+        return max(found, key=lambda model: int(model.version), default=None)
+
+    def mostly(self, name: TenantId) -> ServedModel | None:
+        """The newest version of the model that a tenant mostly calls."""
+        first = self.tenants[name].models[:1]
+        served = [m for m in self.models.values() if name in m.tenants]
+        return max(served, key=lambda m: (m.name in first, int(m.version)), default=None)
+
+    def layout(self, model: ServedModel) -> ModelLayout:
+        """Memory for all that the model's tenants may have inside and under way at once."""
+        users = [self.tenants[name] for name in model.tenants]
+        slots = min(_SLOTS_MAX, sum(user.queue_max for user in users))
+        arenas = min(_ARENAS_MAX, sum(user.arenas for user in users))
+        return lay_out(model.bundle, model.plans, slots, arenas)
+
+    def model_spec(self, model: ServedModel) -> ModelSpec:
+        """What the scheduler is told about a model."""
+        users = [self.tenants[name] for name in model.tenants]
+        arenas = min(_ARENAS_MAX, sum(user.arenas for user in users))
+        return ModelSpec(model.id, tuple(map(compiled_plan, model.plans)), arenas)
 
 
 def open_catalogue(workload: Workload) -> Catalogue:
     """Read the manifests of a workload's bundles. Raises UserError."""
-    models: dict[ModelId, ServedModel] = {}
-    layouts: list[TenantLayout] = []
+    paths = dict(workload.model_paths())
+    users: dict[str, list[TenantId]] = {name: [] for name in paths}
     for tenant in workload.tenant:
-        path = workload.bundle_path(tenant)
-        manifest = read_manifest(path)
-        name = ModelId(tenant.model or manifest.name)
-        known = models.get(name)
-        if known and known.bundle != str(path):
-            raise UserError(
-                f"model {name} is served from {known.bundle} already: give one of them another"
-                f" name with tenant.model",
-                where=str(path),
-            )
-        users = (*known.tenants, TenantId(tenant.name)) if known else (TenantId(tenant.name),)
-        models[name] = ServedModel(name, str(path), manifest.plans, users)
-        layouts.append(lay_out(str(path), manifest.plans, tenant.queue_max, tenant.arenas))
-    tenants = {TenantId(tenant.name): tenant for tenant in workload.tenant}
-    return Catalogue(models, tenants, tuple(layouts))
+        names = list(tenant.models)
+        if tenant.bundle is not None:
+            path = workload.bundle_path(tenant)
+            name = tenant.model or read_manifest(path).name
+            if paths.setdefault(name, path) != path:
+                raise UserError(
+                    f"model {name} is served from {paths[name]} already: give one of them another"
+                    f" name with tenant.model",
+                    where=str(path),
+                )
+            names = [name]
+        for name in names:
+            users.setdefault(name, []).append(TenantId(tenant.name))
+    models = {
+        ModelId(name): ServedModel(
+            ModelId(name), name, str(path), read_manifest(path).plans, tuple(users[name])
+        )
+        for name, path in paths.items()
+        if users[name]
+    }
+    return Catalogue(models, {TenantId(tenant.name): tenant for tenant in workload.tenant})
 
 
 def scheduler_config(
     workload: Workload, catalogue: Catalogue, lanes: Sequence[LaneSpec]
 ) -> SchedulerConfig:
     """What the scheduler is told about all this."""
-    options, rates = workload.scheduler, workload.rates()
+    options = workload.scheduler
     return SchedulerConfig(
         policy=options.policy,
         lanes=tuple(lanes),
-        models=tuple(
-            ModelSpec(m.name, tuple(map(compiled_plan, m.plans))) for m in catalogue.models.values()
-        ),
-        tenants=tuple(
-            TenantSpec(
-                name,
-                tenant.queue_max,
-                tenant.arenas,
-                model=next(m.name for m in catalogue.models.values() if name in m.tenants),
-                qos=from_ms(tenant.qos_ms),
-                requests_ks=round(1000 * rates[name]),
-            )
-            for name, tenant in catalogue.tenants.items()
-        ),
+        models=tuple(map(catalogue.model_spec, catalogue.models.values())),
+        tenants=tuple(tenant_spec(workload, catalogue, name) for name in catalogue.tenants),
         block_target=from_ms(options.block_ms),
         blocks_max=options.blocks_max,
         refuse_infeasible=options.refuse_infeasible,
+    )
+
+
+def tenant_spec(workload: Workload, catalogue: Catalogue, name: TenantId) -> TenantSpec:
+    """What the scheduler is told about a tenant."""
+    tenant = catalogue.tenants[name]
+    main = catalogue.mostly(name)
+    return TenantSpec(
+        name,
+        tenant.queue_max,
+        tenant.arenas,
+        model=main.id if main else None,
+        qos=from_ms(tenant.qos_ms),
+        requests_ks=round(1000 * workload.rates()[name]),
     )
 
 

@@ -18,9 +18,9 @@ from tenantdl.daemon.catalogue import Catalogue, scheduler_config
 from tenantdl.daemon.journal import JournalWriter
 from tenantdl.daemon.observe.observer import Observer
 from tenantdl.daemon.statistics import Statistics, Timing
-from tenantdl.daemon.tenants import open_tenants
+from tenantdl.daemon.tenants import Memory, open_memory, open_tenant
 from tenantdl.exec.lane_pool import BACKEND, Address, LanePool
-from tenantdl.ids import LaneId, RequestId
+from tenantdl.ids import LaneId, ModelId, RequestId
 from tenantdl.load.protocol import Array
 from tenantdl.load.workload import Workload
 from tenantdl.machine import usable_cores
@@ -72,13 +72,14 @@ class Engine:
         config = scheduler_config(workload, catalogue, lanes)
         self.catalogue = catalogue
         self._scheduler = Scheduler(config)
-        self._pool = LanePool(
-            lanes,
-            catalogue.layouts,
-            hang=from_seconds(workload.scheduler.hang_s),
-            backend=backend,
-        )
-        self._tenants = open_tenants(catalogue, self._pool.slots)
+        self._workload = workload
+        hang = from_seconds(workload.scheduler.hang_s)
+        self._pool = LanePool(lanes, hang=hang, backend=backend)
+        self._tenants = {n: open_tenant(section) for n, section in catalogue.tenants.items()}
+        self._memory: dict[ModelId, Memory] = {}
+        for model in catalogue.models.values():
+            programs = self._pool.attach(catalogue.layout(model), self._loaded_first)
+            self._memory[model.id] = open_memory(programs)
         queues = {name: tenant.inside for name, tenant in self._tenants.items()}
         self.statistics = Statistics(queues)
         self.observer = Observer(
@@ -132,13 +133,15 @@ class Engine:
         Raises Refused. Cancelling the task that awaits this cancels the request.
         """
         timing = Timing(call.tenant, call.model)
-        tenant = self._tenants[call.tenant]
-        if self.failure or self._loop is None or not tenant.free:
-            reason = Reason.QUEUE_FULL if not tenant.free else Reason.LANE_LOST
+        tenant, memory = self._tenants[call.tenant], self._memory[call.model]
+        full = tenant.count >= tenant.queue_max or not memory.free
+        if self.failure or self._loop is None or full:
+            reason = Reason.QUEUE_FULL if full else Reason.LANE_LOST
             self.statistics.refused(timing, reason.value, _clock())
             raise Refused(reason)
-        slot = tenant.free.pop()
-        tenant.slots.write(slot, call.plan, call.inputs)
+        slot = memory.free.pop()
+        tenant.count += 1
+        memory.programs.slots.write(slot, call.plan, call.inputs)
         timing.compute_input = _clock() - call.arrived
         self._requests += 1
         number = RequestId(self._requests)
@@ -171,10 +174,18 @@ class Engine:
             self._arm()
             self._pool.set_backlog(self._scheduler.backlog())
         except Exception as error:
-            _log.exception("service has ended")
-            self.failure = error
-            self._refuse_all(Reason.EXECUTION_FAILED)
-            self._on_failure()
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        _log.error("service has ended", exc_info=error)
+        self.failure = error
+        self._refuse_all(Reason.EXECUTION_FAILED)
+        self._on_failure()
+
+    def _loaded_first(self, error: Exception | None) -> None:
+        """One of the models that were there from the start was loaded, or was not."""
+        if error is not None:
+            self._fail(error)
 
     def _handle(self, event: Event) -> None:
         self._note(event)
@@ -187,8 +198,8 @@ class Engine:
             match command:
                 case Launch():
                     ticket = self._tickets[command.request]
-                    tenant = self._tenants[ticket.call.tenant]
-                    program = tenant.first_program + ticket.call.plan
+                    programs = self._memory[ticket.call.model].programs
+                    program = programs.base + ticket.call.plan
                     self._pool.launch(command, Address(program, ticket.slot))
                 case Complete():
                     self._complete(command.request, now)
@@ -217,10 +228,9 @@ class Engine:
     def _complete(self, number: RequestId, now: Ns) -> None:
         ticket = self._tickets.pop(number)
         call, timing = ticket.call, ticket.timing
-        tenant = self._tenants[call.tenant]
-        views = tenant.slots.outputs(ticket.slot, call.plan)
+        views = self._memory[call.model].programs.slots.outputs(ticket.slot, call.plan)
         outputs = {name: view.copy() for name, view in views.items()}
-        tenant.free.append(ticket.slot)
+        self._leave(ticket)
         timing.total = now - call.arrived
         timing.late = now > ticket.deadline
         self.statistics.answered(timing, now)
@@ -229,11 +239,16 @@ class Engine:
 
     def _reject(self, number: RequestId, reason: Reason, now: Ns) -> None:
         ticket = self._tickets.pop(number)
-        self._tenants[ticket.call.tenant].free.append(ticket.slot)
+        self._leave(ticket)
         ticket.timing.total = now - ticket.call.arrived
         self.statistics.refused(ticket.timing, reason.value, now)
         if not ticket.answer.done():
             ticket.answer.set_exception(Refused(reason))
+
+    def _leave(self, ticket: _Ticket) -> None:
+        """The slot of an answered request is free again."""
+        self._tenants[ticket.call.tenant].count -= 1
+        self._memory[ticket.call.model].free.append(ticket.slot)
 
     def _refuse_all(self, reason: Reason) -> None:
         """The end of service: nobody is left without an answer."""

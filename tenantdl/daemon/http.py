@@ -22,12 +22,11 @@ from starlette.routing import Route
 from tenantdl import __version__
 from tenantdl.daemon import parameters
 from tenantdl.daemon.calls import Call, Refused
-from tenantdl.daemon.catalogue import VERSION, Catalogue, ServedModel
+from tenantdl.daemon.catalogue import Catalogue, ServedModel
 from tenantdl.daemon.observe import routes as observe
 from tenantdl.daemon.observe.observer import Observer
 from tenantdl.daemon.statistics import Statistics, Timing
 from tenantdl.errors import UserError
-from tenantdl.ids import ModelId
 from tenantdl.load import protocol
 from tenantdl.load.protocol import HEADER_LENGTH, Array, InferResponse
 from tenantdl.sched.messages import Reason
@@ -118,8 +117,8 @@ class Front:
 
     async def _stats(self, request: Request) -> Response:
         named = "model" in request.path_params
-        names = [self._find(request).name] if named else list(self._service.catalogue.models)
-        return _json({"model_stats": [self._service.statistics.model_stats(n) for n in names]})
+        models = [self._find(request)] if named else self._service.catalogue.models.values()
+        return _json({"model_stats": [self._service.statistics.model_stats(m) for m in models]})
 
     async def _infer(self, request: Request) -> Response:
         arrived = Ns(time.monotonic_ns())
@@ -153,7 +152,7 @@ class Front:
         inputs = protocol.tensors(message, binary)
         call = Call(
             tenant=parameters.tenant(message, model),
-            model=model.name,
+            model=model.id,
             plan=model.plan_for(inputs),
             inputs=inputs,
             arrived=arrived,
@@ -163,7 +162,7 @@ class Front:
         wanted, as_binary = parameters.outputs(message, model)
         outputs, timing = await _unless_gone(request, self._service.infer(call))
         done = time.monotonic_ns()
-        response = InferResponse(model.name, VERSION, [], id=message.id)
+        response = InferResponse(model.name, model.version, [], id=message.id)
         chosen = {name: outputs[name] for name in wanted}
         chunks, length = protocol.encode_response(response, chosen, as_binary)
         timing.compute_output = time.monotonic_ns() - done
@@ -177,13 +176,11 @@ class Front:
         )
 
     def _find(self, request: Request) -> ServedModel:
-        name, version = request.path_params["model"], request.path_params.get("version", VERSION)
-        model = self._service.catalogue.models.get(ModelId(name))
+        name, version = request.path_params["model"], request.path_params.get("version", "")
+        model = self._service.catalogue.find(name, version)
         if model is None:
-            known = ", ".join(self._service.catalogue.models)
-            raise HTTPException(404, f"unknown model {name!r}; known: {known}")
-        if version != VERSION:
-            raise HTTPException(404, f"model {name!r} has no version {version!r}, only {VERSION}")
+            of = f" version {version!r} of" if version else ""
+            raise HTTPException(404, f"unknown{of} model {name!r}")
         return model
 
 

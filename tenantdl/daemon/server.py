@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import os
 import signal
 import socket
@@ -22,7 +21,7 @@ import msgspec
 import uvicorn
 from starlette.applications import Starlette
 
-from tenantdl.daemon.catalogue import Catalogue, open_catalogue
+from tenantdl.daemon.catalogue import open_catalogue
 from tenantdl.daemon.engine import Engine
 from tenantdl.daemon.http import make_app
 from tenantdl.errors import ExecutionError, UserError
@@ -48,7 +47,6 @@ def serve(
     InvariantError, when service cannot go on.
     """
     catalogue = open_catalogue(workload)
-    _verify(catalogue, backend)
     with _listen(workload.server.host, workload.server.port) as listener:
         engine = Engine(
             workload,
@@ -173,13 +171,6 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def _verify(catalogue: Catalogue, backend: str) -> None:
-    """Check every bundle whole, once, before lanes map it."""
-    module = importlib.import_module(backend)
-    for bundle in dict.fromkeys(model.bundle for model in catalogue.models.values()):
-        module.verify(bundle)
 
 
 def _listen(host: str, port: int) -> socket.socket:

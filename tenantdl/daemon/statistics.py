@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tenantdl.daemon.catalogue import VERSION
+from tenantdl.daemon.catalogue import ServedModel
 from tenantdl.daemon.observe.window import Window, bucket
 from tenantdl.ids import ModelId, TenantId
 from tenantdl.units import MS, Ns, to_seconds
@@ -101,11 +101,11 @@ class Statistics:
         served.parts["fail"].add(timing.total)
         self.windows[timing.tenant].at(now).refused[reason] += 1
 
-    def model_stats(self, name: ModelId) -> dict[str, Any]:
+    def model_stats(self, model: ServedModel) -> dict[str, Any]:
         """One model's entry in Triton's statistics extension."""
         whole = Served()
-        for (model, _), served in self.served.items():
-            if model == name:
+        for (name, _), served in self.served.items():
+            if name == model.id:
                 whole.last_ms = max(whole.last_ms, served.last_ms)
                 for part, duration in served.parts.items():
                     whole.parts[part].count += duration.count
@@ -114,8 +114,8 @@ class Statistics:
         unused = {key: {"count": 0, "ns": 0} for key in ("cache_hit", "cache_miss")}
         count = whole.parts["success"].count
         return {
-            "name": name,
-            "version": VERSION,
+            "name": model.name,
+            "version": model.version,
             "last_inference": whole.last_ms,
             "inference_count": count,
             "execution_count": count,

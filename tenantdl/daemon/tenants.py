@@ -1,13 +1,10 @@
-"""What the engine keeps for each tenant: promises, and slots of shared memory."""
+"""What the engine keeps for each tenant, and for each model: promises, counts, shared memory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tenantdl.daemon.catalogue import Catalogue
-from tenantdl.exec.lane_memory import Slots
-from tenantdl.ids import TenantId
+from tenantdl.exec.program_set import ProgramSet
 from tenantdl.load.workload import TenantSection
 from tenantdl.units import SECOND, Ns, from_ms
 
@@ -17,37 +14,45 @@ _TIMEOUT_FACTOR, _TIMEOUT_LEAST = 10, Ns(SECOND)
 
 @dataclass(slots=True)
 class ServedTenant:
-    """`first_program`: the number that lanes know its model's first plan by. `free`: slots not in
-    use, the one used last on top (its pages are warm)."""
+    """A tenant's terms, and how many of its requests are inside."""
 
     qos: Ns
     timeout: Ns
     priority: int
-    slots: Slots
-    first_program: int
-    capacity: int
-    free: list[int]
+    queue_max: int
+    count: int = 0
 
     def inside(self) -> int:
         """Requests that hold a slot."""
-        return self.capacity - len(self.free)
+        return self.count
 
 
-def open_tenants(catalogue: Catalogue, slots: Sequence[Slots]) -> dict[TenantId, ServedTenant]:
-    """A fresh entry for every tenant; `slots` in the catalogue's order."""
-    programs = catalogue.first_programs()
-    return {
-        name: ServedTenant(
-            qos=from_ms(section.qos_ms),
-            timeout=_timeout(section),
-            priority=section.priority,
-            slots=slots[index],
-            first_program=programs[index],
-            capacity=section.queue_max,
-            free=list(range(section.queue_max)),
-        )
-        for index, (name, section) in enumerate(catalogue.tenants.items())
-    }
+@dataclass(slots=True)
+class Memory:
+    """A model's programs. `free`: slots not in use; the one used last, with warm pages, on top."""
+
+    programs: ProgramSet
+    free: list[int]
+
+    @property
+    def used(self) -> int:
+        """Requests that hold a slot."""
+        return self.programs.layout.slots - len(self.free)
+
+
+def open_tenant(section: TenantSection) -> ServedTenant:
+    """A fresh entry for a tenant."""
+    return ServedTenant(
+        qos=from_ms(section.qos_ms),
+        timeout=_timeout(section),
+        priority=section.priority,
+        queue_max=section.queue_max,
+    )
+
+
+def open_memory(programs: ProgramSet) -> Memory:
+    """A model's memory with all slots free."""
+    return Memory(programs, list(range(programs.layout.slots)))
 
 
 def _timeout(tenant: TenantSection) -> Ns:

@@ -7,9 +7,10 @@ asks for. Workers are started when a kernel first needs them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tenantdl.bundle.library import Library, Pool
 from tenantdl.errors import ExecutionError, UserError
@@ -90,3 +91,14 @@ def group() -> CoreGroup:
     if _local.group is None:
         _local.group = CoreGroup([CoreId(-1)] * len(os.sched_getaffinity(0)))
     return _local.group
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Run this thread's kernels without workers, wherever the system puts it."""
+    before = _local.group
+    _local.group = CoreGroup([CoreId(-1)])
+    try:
+        yield
+    finally:
+        _local.group = before

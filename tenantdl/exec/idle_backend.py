@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tenantdl.bundle.manifest import Plan, Segment, Tensor
 from tenantdl.exec import cores as _cores
-from tenantdl.exec.lane import Program
+from tenantdl.exec.programs import Program
 from tenantdl.ids import CoreId
 
 Array = NDArray[Any]

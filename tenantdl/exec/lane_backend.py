@@ -35,15 +35,16 @@ def open_programs(
 ) -> list[list[Runner]]:
     """A runner for every arena of every (plan number, arenas) of the bundle at path `bundle`.
 
-    Each plan is run once in memory of its own first, so that code, weights and the pool are warm
-    before the lane says that it is ready. Raises UserError.
+    Each plan is run once in memory of its own first, so that code and weights are warm. Raises
+    UserError.
     """
-    # The daemon has just checked the weights' digest.
+    # `verify` has just checked the weights' digest.
     loaded = load_bundle(bundle, verify=False)
     programs: list[list[Runner]] = []
     for number, arenas in plans:
         plan = loaded.manifest.plans[number]
         warm_up = Runner(loaded, plan)
-        warm_up.run_block(0, warm_up.segment_count)
+        with _cores.alone():
+            warm_up.run_block(0, warm_up.segment_count)
         programs.append([Runner(loaded, plan, arena) for arena in arenas])
     return programs

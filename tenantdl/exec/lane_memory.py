@@ -1,9 +1,9 @@
 """Memory that the daemon and its lanes share: where tensors and activations lie. Sizes in bytes.
 
-A *program* is one plan of one tenant's model. It has `arenas` activation arenas, which every lane
-maps, so that a parked request survives its lane and can go on in another. A request's inputs and
-outputs lie in a *slot*: the daemon writes inputs there, the lane that begins the request copies
-them into the arena, the lane that finishes it copies the outputs back.
+A *program* is one plan of a model. It has `arenas` activation arenas, which every lane maps, so
+that a parked request survives its lane and can go on in another. A request's inputs and outputs lie
+in a *slot*: the daemon writes inputs there, the lane that begins the request copies them into the
+arena, the lane that finishes it copies the outputs back.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class TensorPlace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ProgramLayout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One plan of a tenant's model. `arena_offsets`: in the tenant's arena mapping."""
+    """One plan of a model. `arena_offsets`: in the model's arena mapping."""
 
     plan: int
     inputs: tuple[TensorPlace, ...]
@@ -66,8 +66,8 @@ class ProgramLayout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     arena_offsets: tuple[int, ...]
 
 
-class TenantLayout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A tenant's two mappings: `slots` slots of `slot_bytes`, and `arenas_bytes` of arenas."""
+class ModelLayout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A model's two mappings: `slots` slots of `slot_bytes`, and `arenas_bytes` of arenas."""
 
     bundle: str
     slots: int
@@ -81,7 +81,7 @@ class TenantLayout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.slots * self.slot_bytes
 
 
-def lay_out(bundle: str, plans: Sequence[Plan], slots: int, arenas: int) -> TenantLayout:
+def lay_out(bundle: str, plans: Sequence[Plan], slots: int, arenas: int) -> ModelLayout:
     """Place `slots` slots that fit every plan, and `arenas` arenas for each plan (its own: a plan
     relies on the zeros that it never writes)."""
     programs: list[ProgramLayout] = []
@@ -101,13 +101,13 @@ def lay_out(bundle: str, plans: Sequence[Plan], slots: int, arenas: int) -> Tena
         programs.append(
             ProgramLayout(number, tuple(inputs), tuple(outputs), plan.arena_bytes, offsets)
         )
-    return TenantLayout(bundle, slots, slot_bytes, arenas_bytes, tuple(programs))
+    return ModelLayout(bundle, slots, slot_bytes, arenas_bytes, tuple(programs))
 
 
 class Slots:
-    """The slots of one tenant, from either side."""
+    """The slots of one model, from either side."""
 
-    def __init__(self, layout: TenantLayout, memory: mmap.mmap) -> None:
+    def __init__(self, layout: ModelLayout, memory: mmap.mmap) -> None:
         self._layout = layout
         self._memory = memory
         # Views are made once and kept: a slot is used again and again.

@@ -1,7 +1,9 @@
-"""The lanes of a machine, from their owner's side: start, order, listen, bury, restart.
+"""The lanes of a machine, from their owner's side: start, order, listen, bury, restart, replace.
 
 The pool speaks the scheduler's language: it takes Launches and returns events. It has one file
-descriptor to wait on, readable whenever `poll` has something to say, and no threads.
+descriptor to wait on, readable whenever `poll` has something to say, and no threads. Models come
+and go while lanes run: a lane is then replaced by a successor that knows them, between two blocks,
+of which the scheduler sees nothing.
 """
 
 from __future__ import annotations
@@ -10,29 +12,23 @@ import logging
 import os
 import select
 import signal
-import subprocess
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import msgspec
-
 from tenantdl.errors import ExecutionError, UserError
-from tenantdl.exec.lane import LaneSetup, LaneTenant
-from tenantdl.exec.lane_memory import Mapping, Slots, TenantLayout
-from tenantdl.exec.lane_wire import CHANNEL_BYTES, CORES_MAX, Channel, Kind, Order, Report
-from tenantdl.ids import LaneId, RequestId
+from tenantdl.exec.lane_handle import LaneHandle
+from tenantdl.exec.lane_memory import Mapping, ModelLayout
+from tenantdl.exec.lane_wire import CHANNEL_BYTES, CORES_MAX, YIELD, Channel, Kind, Order
+from tenantdl.exec.nursery import Change, Nursery, has_ended
+from tenantdl.exec.program_set import ProgramSet
+from tenantdl.exec.template_wire import Spawn, Spawned
+from tenantdl.ids import LaneId
 from tenantdl.sched.config import LaneSpec
 from tenantdl.sched.messages import (
-    BlockFailed,
-    BlockFinished,
     Event,
     LaneLost,
     LaneReady,
     Launch,
-    LaunchId,
-    LaunchStarted,
 )
 from tenantdl.units import SECOND, US, Ns
 
@@ -43,58 +39,31 @@ BACKEND = "tenantdl.exec.lane_backend"
 SPIN = Ns(50 * US)
 # A lane that dies again and again is restarted after 0.1, 0.2, 0.4 … s.
 _RESTART_FIRST, _RESTART_LAST = Ns(SECOND // 10), Ns(10 * SECOND)
-_STARTS_MAX = 3
-_LOAD_MAX = Ns(300 * SECOND)
-_STOP_S = 2.0
+_STARTS_MAX, _START_MAX = 3, Ns(60 * SECOND)
+_STOP_MS = 2000
 
 
 class Address(NamedTuple):
-    """Where a request's program, and its slot, are: indexes that the lanes know."""
+    """Where a request's program, and its slot, are: numbers that the lanes know."""
 
     program: int
     slot: int
 
 
-@dataclass(slots=True)
-class _Lane:
-    """`moved`: when it was last seen to be idle, loading, or past another block."""
-
-    spec: LaneSpec
-    process: subprocess.Popen[bytes]
-    pidfd: int
-    bell: int
-    mapping: Mapping
-    channel: Channel
-    since: Ns
-    moved: Ns
-    ready: bool = False
-    beat: int = 0
-
-
 class LanePool:
     """All lanes of one machine. Not thread-safe; times are of the caller's monotonic clock."""
 
-    def __init__(
-        self,
-        lanes: Sequence[LaneSpec],
-        tenants: Sequence[TenantLayout],
-        *,
-        hang: Ns,
-        backend: str = BACKEND,
-    ) -> None:
-        """Create the shared memory; `start` starts the processes. `hang`: how long a lane may be
-        busy with one block. Raises UserError for more cores than orders can name."""
+    def __init__(self, lanes: Sequence[LaneSpec], *, hang: Ns, backend: str = BACKEND) -> None:
+        """`start` starts the processes. `hang`: how long a lane may be busy with one block. Raises
+        UserError for more cores than orders can name."""
         self._specs = {spec.lane: spec for spec in lanes}
         self._machine = tuple(core for spec in lanes for core in spec.cores)
         if len(self._machine) > CORES_MAX:
             raise UserError(f"{len(self._machine)} cores to serve on; at most {CORES_MAX}")
-        self._layouts = tuple(tenants)
-        self._slot_maps = [Mapping.create("slots", t.slots_bytes) for t in tenants]
-        self._arena_maps = [Mapping.create("arenas", t.arenas_bytes) for t in tenants]
-        self.slots = [Slots(t, m.memory) for t, m in zip(tenants, self._slot_maps, strict=True)]
         self._hang = hang
-        self._backend = backend
-        self._lanes: dict[LaneId, _Lane] = {}
+        self._lanes: dict[LaneId, LaneHandle] = {}
+        self._successor: LaneHandle | None = None
+        self._retired: list[int] = []
         self._down: dict[LaneId, Ns] = {}
         self._failures = dict.fromkeys(self._specs, 0)
         self._proven: set[LaneId] = set()
@@ -102,7 +71,24 @@ class LanePool:
         self._doorbell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll = select.epoll()
         self._epoll.register(self._doorbell, select.EPOLLIN)
-        self._busy: dict[LaneId, int] = dict.fromkeys(self._specs, 0)
+        self._nursery = Nursery(backend, self._epoll)
+
+    def attach(
+        self, layout: ModelLayout, done: Callable[[Exception | None], None] = lambda _: None
+    ) -> ProgramSet:
+        """Have lanes load the programs of `layout`, which can be launched once `done` is called
+        (from `poll`) with None. If it is called with an error, nothing has changed."""
+        programs = self._nursery.make(layout)
+        self._nursery.submit(Change((programs,), (), done))
+        os.eventfd_write(self._doorbell, 1)
+        return programs
+
+    def detach(
+        self, programs: ProgramSet, done: Callable[[Exception | None], None] = lambda _: None
+    ) -> None:
+        """Have lanes forget `programs`, of which nothing is launched any more."""
+        self._nursery.submit(Change((), (programs,), done))
+        os.eventfd_write(self._doorbell, 1)
 
     def fileno(self) -> int:
         """Readable when `poll` should be called."""
@@ -110,42 +96,38 @@ class LanePool:
 
     def pids(self) -> dict[LaneId, int]:
         """Process ids of the living lanes."""
-        return {lane: state.process.pid for lane, state in self._lanes.items()}
+        return {lane: state.pid for lane, state in self._lanes.items()}
 
     def start(self, now: Ns) -> None:
-        """Start every lane; each reports LaneReady once it has loaded its models."""
-        for lane in self._specs:
-            self._spawn(lane, now)
+        """Start every lane; each reports LaneReady once what is attached by now was loaded."""
+        self._down = dict.fromkeys(self._specs, now)
+        self._nursery.start(now)
 
     def launch(self, command: Launch, address: Address) -> None:
         """Hand `command` to its lane. A lane that has just died loses it: LaneLost follows."""
         lane = self._lanes.get(command.lane)
         if lane is None:
             return
-        lane.channel.post(
-            Order(
-                command.launch,
-                command.request,
-                address.program,
-                command.arena,
-                address.slot,
-                command.begin,
-                command.ends,
-                command.preempt,
-                sum(1 << self._machine.index(core) for core in command.cores),
-                command.variant,
-            )
+        order = Order(
+            command.launch,
+            command.request,
+            address.program,
+            command.arena,
+            address.slot,
+            command.begin,
+            command.ends,
+            command.preempt,
+            sum(1 << self._machine.index(core) for core in command.cores),
+            command.variant,
         )
-        self._busy[command.lane] = command.launch
-        # Always: a lane that looked a moment ago may have gone to sleep since its last report.
-        os.eventfd_write(lane.bell, 1)
+        lane.order(order)
 
     def set_backlog(self, more: bool) -> None:
         """Tell the lanes whether there is more work than is under way; if not, they report the
         near end of a launch without waking anyone."""
         if more != self._backlog:
             self._backlog = more
-            for lane in self._lanes.values():
+            for lane in self._all():
                 lane.channel.set_backlog(more)
 
     def poll(self, now: Ns) -> list[Event]:
@@ -158,136 +140,160 @@ class LanePool:
         stirring = {fd for fd, _ in self._epoll.poll(0)}
         if self._doorbell in stirring:
             os.eventfd_read(self._doorbell)
-        for number, lane in list(self._lanes.items()):
-            events += [self._event(number, lane, report) for report in lane.channel.drain()]
-            if lane.pidfd in stirring:
-                self._bury(number, lane, now)
-                events.append(LaneLost(number))
+        for spawned in self._nursery.poll(now):
+            self._is_born(spawned)
+        for lane in self._all():
+            events += self._listen(lane)
+            if lane.pidfd in stirring and lane in self._all():
+                events += self._bury(lane, now)
+        self._retired = [pid for pid in self._retired if not has_ended(pid)]
+        self._start_due(now)
+        self._renew(now)
         return events
 
     def watch(self, now: Ns) -> Ns:
         """Kill lanes that hang, restart those that are due; when to call again."""
-        for number, lane in self._lanes.items():
+        for lane in self._all():
             beat = lane.channel.beat
-            if beat != lane.beat or not (lane.ready and self._busy[number]):
+            if beat != lane.beat or not (lane.ready and lane.busy):
                 lane.beat, lane.moved = beat, now
-            limit = self._hang if lane.ready else _LOAD_MAX
-            if now - (lane.moved if lane.ready else lane.since) > limit:
-                _log.error("lane %d is stuck: killed", number)
-                lane.process.kill()
-        for number, due in list(self._down.items()):
-            if due <= now:
-                del self._down[number]
-                self._spawn(number, now)
-        return Ns(now + min([self._hang // 4, *(due - now for due in self._down.values())]))
+            limit = self._hang if lane.ready else _START_MAX
+            if lane.pid and now - (lane.moved if lane.ready else lane.since) > limit:
+                _log.error("lane %d is stuck: killed", lane.number)
+                os.kill(lane.pid, signal.SIGKILL)
+        self._start_due(now)
+        return Ns(now + max(0, min([self._hang // 4, *(d - now for d in self._down.values())])))
 
     def close(self) -> None:
         """Stop all lanes: ask, then kill. Idempotent."""
-        lanes, self._lanes = list(self._lanes.values()), {}
+        if self._epoll.closed:
+            return
+        lanes, self._lanes, self._successor = self._all(), {}, None
+        self._nursery.close()
         for lane in lanes:
-            if lane.process.stdin:
-                lane.process.stdin.close()
-        for lane in lanes:
-            try:
-                lane.process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                lane.process.kill()
-                lane.process.wait()
-            self._release(lane)
-        if not self._epoll.closed:
-            self._epoll.close()
-            os.close(self._doorbell)
-            for mapping in (*self._slot_maps, *self._arena_maps):
-                mapping.close()
+            if lane.pid:
+                ending = select.poll()
+                ending.register(lane.pidfd, select.POLLIN)
+                if not ending.poll(_STOP_MS):
+                    os.kill(lane.pid, signal.SIGKILL)
+                has_ended(lane.pid, wait=True)
+            lane.close(self._epoll)
+        for pid in self._retired:
+            has_ended(pid, wait=True)
+        self._epoll.close()
+        os.close(self._doorbell)
 
-    def _spawn(self, number: LaneId, now: Ns) -> None:
-        spec = self._specs[number]
+    # --- lanes that come and go
+
+    def _all(self) -> list[LaneHandle]:
+        lanes = list(self._lanes.values())
+        return [*lanes, self._successor] if self._successor else lanes
+
+    def _start_due(self, now: Ns) -> None:
+        """Start lanes whose time has come: the first ones once everything was loaded."""
+        if not (self._nursery.serving or self._nursery.idle):
+            return
+        for number, due in list(self._down.items()):
+            if due <= now and (lane := self._spawn(number, now)):
+                del self._down[number]
+                self._lanes[number] = lane
+
+    def _renew(self, now: Ns) -> None:
+        """One lane after the other makes room for a successor that knows what has changed."""
+        nursery = self._nursery
+        if self._successor or not nursery.idle:
+            return
+        for number, lane in self._lanes.items():
+            if lane.generation < nursery.generation:
+                self._successor = self._spawn(number, now)
+                return
+        if nursery.settling and len(self._lanes) == len(self._specs):
+            nursery.settle()
+
+    def _spawn(self, number: LaneId, now: Ns) -> LaneHandle | None:
+        """A lane on its way, None if none can be made at the moment."""
         mapping = Mapping.create("channel", CHANNEL_BYTES)
-        bell = os.eventfd(0, os.EFD_CLOEXEC)
-        tenants = tuple(
-            LaneTenant(layout, slots.fd, arenas.fd)
-            for layout, slots, arenas in zip(
-                self._layouts, self._slot_maps, self._arena_maps, strict=True
-            )
-        )
-        setup = LaneSetup(
-            lane=number,
-            cores=spec.cores,
-            machine=self._machine,
-            backend=self._backend,
-            spin_ns=SPIN,
-            channel_fd=mapping.fd,
-            bell_fd=bell,
-            doorbell_fd=self._doorbell,
-            tenants=tenants,
-        )
-        told = os.memfd_create("tenantdl-setup", os.MFD_CLOEXEC)
-        os.write(told, msgspec.json.encode(setup))
-        memory = [fd for tenant in tenants for fd in (tenant.slots_fd, tenant.arenas_fd)]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tenantdl.exec.lane", str(told)],
-            stdin=subprocess.PIPE,  # never written to: the lane sees it close when we are gone
-            pass_fds=[told, mapping.fd, bell, self._doorbell, *memory],
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
-            start_new_session=True,  # Ctrl-C is for the daemon, which stops its lanes in order
-        )
-        os.close(told)
-        pidfd = os.pidfd_open(process.pid)
-        self._epoll.register(pidfd, select.EPOLLIN)
         channel = Channel(mapping.memory)
         channel.set_backlog(self._backlog)
-        self._lanes[number] = _Lane(spec, process, pidfd, bell, mapping, channel, now, now)
-        self._busy[number] = 0
+        bell = os.eventfd(0, os.EFD_CLOEXEC)
+        generation = self._nursery.generation
+        lane = LaneHandle(number, generation, bell, mapping, channel, now, now)
+        command = Spawn(number, self._specs[number].cores, self._machine, SPIN)
+        if self._nursery.spawn(command, [mapping.fd, bell, self._doorbell]):
+            return lane
+        lane.close(self._epoll)
+        return None
 
-    def _bury(self, number: LaneId, lane: _Lane, now: Ns) -> None:
-        del self._lanes[number]
-        self._release(lane)
+    def _is_born(self, spawned: Spawned) -> None:
+        for lane in self._all():
+            if lane.number == spawned.lane and not lane.pid:
+                lane.pid = spawned.pid
+                lane.pidfd = os.pidfd_open(spawned.pid)
+                self._epoll.register(lane.pidfd, select.EPOLLIN)
+
+    def _bury(self, lane: LaneHandle, now: Ns) -> list[Event]:
+        lane.close(self._epoll)
+        code = os.waitstatus_to_exitcode(os.waitpid(lane.pid, 0)[1])
+        cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        number = lane.number
         # A lane that had worked for a while starts afresh.
         failures = self._failures[number] = (
             0 if lane.ready and now - lane.since > _RESTART_LAST else self._failures[number] + 1
         )
-        wait = min(_RESTART_FIRST * 2 ** max(0, failures - 1), _RESTART_LAST)
-        self._down[number] = Ns(now + wait)
-        code = lane.process.wait()
-        cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         if failures >= _STARTS_MAX and number not in self._proven:
             raise ExecutionError(
                 f"lane {number} does not start ({cause}); its last words are above"
             )
+        if lane is self._successor:
+            _log.error("a successor of lane %d died (%s)", number, cause)
+            self._successor = None
+            if number in self._lanes:
+                self._lanes[number].yielding = False
+            return []
+        wait = min(_RESTART_FIRST * 2 ** max(0, failures - 1), _RESTART_LAST)
+        del self._lanes[number]
+        self._down[number] = Ns(now + wait)
         _log.error("lane %d died (%s); restart in %.1f s", number, cause, wait / SECOND)
+        if self._successor and self._successor.number == number and self._successor.ready:
+            self._succeed(number)
+            return [LaneLost(number), LaneReady(number)]
+        return [LaneLost(number)]
 
-    def _release(self, lane: _Lane) -> None:
-        self._epoll.unregister(lane.pidfd)
-        os.close(lane.pidfd)
-        os.close(lane.bell)
-        lane.mapping.close()
-        if lane.process.stdin:
-            lane.process.stdin.close()
+    def _listen(self, lane: LaneHandle) -> list[Event]:
+        events: list[Event] = []
+        for report in lane.channel.drain():
+            if report.kind == Kind.READY:
+                events += self._is_ready(lane)
+            elif report.kind == Kind.YIELDED:
+                self._succeed(lane.number)
+            else:
+                events.append(lane.event(report))
+        return events
 
-    def _event(self, number: LaneId, lane: _Lane, report: Report) -> Event:
-        launch, request = LaunchId(report.launch), RequestId(report.request)
-        follows = LaunchId(report.next) if report.next else None
-        if report.kind != Kind.STARTED and not follows and self._busy[number] == report.launch:
-            self._busy[number] = 0
-        match report.kind:
-            case Kind.READY:
-                lane.ready = True
-                self._proven.add(number)
-                return LaneReady(number)
-            case Kind.STARTED:
-                return LaunchStarted(number, launch)
-            case Kind.FAILED:
-                return BlockFailed(number, launch, request, follows)
-            case Kind.FINISHED:
-                return BlockFinished(
-                    number,
-                    launch,
-                    request,
-                    report.begin,
-                    report.end,
-                    Ns(report.elapsed),
-                    Ns(report.at),
-                    follows,
-                )
-            case _:
-                raise TypeError(f"not a report: {report!r}")
+    def _is_ready(self, lane: LaneHandle) -> list[Event]:
+        lane.ready = self._nursery.serving = True
+        self._proven.add(lane.number)
+        if lane is not self._successor:
+            return [LaneReady(lane.number)]
+        before = self._lanes.get(lane.number)
+        if before is None:
+            self._succeed(lane.number)
+            return [LaneReady(lane.number)]
+        if before.ready:
+            before.yielding = True
+            before.post(YIELD)
+        return []
+
+    def _succeed(self, number: LaneId) -> None:
+        """The successor of lane `number` takes its place, and the order that was not taken up."""
+        after, self._successor = self._successor, None
+        before = self._lanes.pop(number, None)
+        self._down.pop(number, None)
+        if after is None:
+            raise ExecutionError(f"lane {number} has gone without a successor")
+        self._lanes[number] = after
+        if before is not None:
+            if order := before.left_over:
+                after.post(order)
+            before.close(self._epoll)
+            self._retired.append(before.pid)

@@ -46,11 +46,13 @@ class Kind(enum.IntEnum):
     STARTED = 2
     FINISHED = 3
     FAILED = 4
+    YIELDED = 5
 
 
 class Order(NamedTuple):
-    """A launch as the lane needs it. `program`, `arena`, `slot`: indexes into what it mapped;
-    `cores`: a mask of those to run on, by their places among the machine's."""
+    """A launch as the lane needs it. `program`, `arena`, `slot`: numbers of what was loaded;
+    `cores`: a mask of those to run on, by their places among the machine's. An order without `ends`
+    is to run nothing more (`YIELD`)."""
 
     launch: int
     request: int
@@ -62,6 +64,10 @@ class Order(NamedTuple):
     preempt: bool
     cores: int
     variant: int
+
+
+# To make room for a successor, at the next end of a block.
+YIELD = Order(2**64 - 1, 0, 0, 0, 0, 0, (), True, 0, 0)
 
 
 class Report(NamedTuple):

@@ -85,18 +85,27 @@ class LoadSection(_Section, frozen=True):
     in_flight_max: Count = 512
 
 
-class TenantSection(_Section, frozen=True):
-    """One tenant. `bundle`: its model. `model`: the name it is served under (default: the
-    bundle's). `share` of the load's rate, or its own `rate`. Lower `priority` goes first.
-    `queue_max`: requests inside at once; `arenas`: of them under way at once; `timeout_ms`: after
-    so long an unfinished request is refused (default: 10 times its QoS, at least 1 s). `inputs`:
-    an .npz for the load (default: seeded random). `profile`: which published profile
-    stands for the bundle in a simulation (default: the bundle's own segments)."""
+class ModelSection(_Section, frozen=True):
+    """A model that several tenants may call, by `name`."""
 
     name: Name
     bundle: str
+
+
+class TenantSection(_Section, frozen=True):
+    """One tenant. `models`: which it may call, mostly the first; or, for short, its own `bundle`,
+    served under the name `model` (default: the bundle's own). `share` of the load's rate, or its
+    own `rate`. Lower `priority` goes first. `queue_max`: requests inside at once; `arenas`: of them
+    under way at once; `timeout_ms`: after so long an unfinished request is refused (default: 10
+    times its QoS, at least 1 s). `inputs`: an .npz for the load (default: seeded random).
+    `profile`: which published profile stands for the bundle in a simulation (default: the bundle's
+    own segments)."""
+
+    name: Name
     qos_ms: Positive
+    bundle: str | None = None
     model: Name | None = None
+    models: Annotated[tuple[Name, ...], Meta(max_length=256)] = ()
     share: Positive | UnsetType = UNSET
     rate: Positive | UnsetType = UNSET
     priority: Annotated[int, Meta(ge=0, le=100)] = 1
@@ -111,6 +120,7 @@ class Workload(_Section, frozen=True):
     """A checked workload file. `format` is always 1. `application`: models joined to a DAG, see
     `load.applications`; `profiles`: tables of measured latency to plan with."""
 
+    model: Annotated[tuple[ModelSection, ...], Meta(max_length=256)] = ()
     tenant: Annotated[tuple[TenantSection, ...], Meta(max_length=256)] = ()
     application: Annotated[tuple[ApplicationSection, ...], Meta(max_length=256)] = ()
     profiles: tuple[str, ...] = ()
@@ -122,9 +132,18 @@ class Workload(_Section, frozen=True):
     scheduler: SchedulerSection = SchedulerSection()
     load: LoadSection = LoadSection()
 
+    def bundle_of(self, tenant: TenantSection) -> str:
+        """The bundle that the tenant mostly calls, as the file names it."""
+        named = {model.name: model.bundle for model in self.model}
+        return named[tenant.models[0]] if tenant.bundle is None else tenant.bundle
+
     def bundle_path(self, tenant: TenantSection) -> Path:
-        """Where the tenant's bundle is; `load_workload` has made `bundles` absolute."""
-        return Path(self.bundles) / tenant.bundle
+        """Where that bundle is; `load_workload` has made `bundles` absolute."""
+        return Path(self.bundles) / self.bundle_of(tenant)
+
+    def model_paths(self) -> dict[str, Path]:
+        """Where the bundles of the models with a section of their own are, by name."""
+        return {model.name: Path(self.bundles) / model.bundle for model in self.model}
 
     def rates(self, rate: float | None = None) -> dict[str, float]:
         """Requests a second of every tenant, where `rate` (default: the file's) is shared out
@@ -204,6 +223,10 @@ def check_workload(workload: Workload, where: str = "workload") -> None:
     if not workload.tenant and not workload.application:
         raise UserError("object missing required field tenant (or application)", where=where)
     check_applications(workload.application, where)
+    models = [model.name for model in workload.model]
+    for index, model in enumerate(workload.model):
+        if models.index(model.name) != index:
+            raise UserError(f"model[{index}].name: {model.name!r} is there twice", where=where)
     names = [tenant.name for tenant in workload.tenant]
     for index, tenant in enumerate(workload.tenant):
         key = f"tenant[{index}]"
@@ -213,6 +236,10 @@ def check_workload(workload: Workload, where: str = "workload") -> None:
             raise UserError(f"{key}: give rate or share, not both", where=where)
         if tenant.arenas > tenant.queue_max:
             raise UserError(f"{key}.arenas: more than queue_max is no use", where=where)
+        if (tenant.bundle is None) != bool(tenant.models):
+            raise UserError(f"{key}: give bundle or models, one of them", where=where)
+        for index_of, name in enumerate(tenant.models):
+            _known(f"{key}.models[{index_of}]", name, models, where)
     policy = workload.scheduler.policy
     _known("scheduler.policy", policy.partition("(")[0], sorted(POLICIES), where)
     try:
@@ -237,6 +264,7 @@ _SECTIONS = {
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 }
 _LISTED: dict[str, type[msgspec.Struct]] = {
+    "model": ModelSection,
     "tenant": TenantSection,
     "application": ApplicationSection,
     "application.module": ModuleSection,

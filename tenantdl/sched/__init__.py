@@ -4,6 +4,7 @@ messages    events in, commands out            scheduler  `Scheduler.handle`, `n
 config      lanes, models, tenants, policy     policies/  who runs next, where, in which variant
 request     states and their one table         placing    the moves that policies are made of
 book        all state (queue, state, cores)    costs      segment × variant × cores → Ns, online
-check       its invariants                     demand     how many cores something needs
+served      models and tenants, which change   demand     how many cores something needs
+check       its invariants
 journal     JSON lines of all this, replayed   batching/  the same kind of machine for batches
 """

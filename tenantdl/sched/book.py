@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tenantdl.errors import InvariantError
-from tenantdl.ids import LaneId, ModelId, RequestId, TenantId
+from tenantdl.ids import LaneId, RequestId, TenantId
 from tenantdl.sched.config import SchedulerConfig
 from tenantdl.sched.cores import CoreMap
 from tenantdl.sched.costs import UNDISTURBED, PlanCosts
 from tenantdl.sched.messages import BlockFinished, Launch
 from tenantdl.sched.queue import RankedQueue, RankFunction
 from tenantdl.sched.request import Request, State
+from tenantdl.sched.served import Served
 from tenantdl.sched.state import Counts, Lane, Tenant
 from tenantdl.units import SECOND, Ns
 
@@ -37,10 +38,8 @@ class Book:
         self.busy: dict[LaneId, Lane] = {}
         self.ready = 0
         self.free = 0
-        self.tenants = {
-            spec.tenant: Tenant(spec, RankedQueue(rank), list(range(spec.arenas)))
-            for spec in config.tenants
-        }
+        self.served = Served(config, self.cores_max, rank)
+        self.models, self.tenants = self.served.models, self.served.tenants
         self.waiting: dict[TenantId, Tenant] = {}
         self.requests: dict[RequestId, Request] = {}
         self.parked: dict[RequestId, Request] = {}
@@ -52,11 +51,6 @@ class Book:
         self.now = _NEVER
         self.wakeup: Ns | None = None
         self._spent_at = 0
-        self._costs = {
-            (model.model, plan): PlanCosts(spec, config.block_target, self.cores_max)
-            for model in config.models
-            for plan, spec in enumerate(model.plans)
-        }
 
     # --- cores
 
@@ -138,13 +132,6 @@ class Book:
 
     # --- requests
 
-    def plan_costs(self, model: ModelId, plan: int) -> PlanCosts:
-        """The costs of plan number `plan` of `model`."""
-        try:
-            return self._costs[model, plan]
-        except KeyError:
-            raise InvariantError(f"plan {plan} of model {model} was never declared") from None
-
     def running(self, lane: Lane) -> Request | None:
         """The request that `lane` is known to run."""
         return self.requests[lane.running.request] if lane.running else None
@@ -165,13 +152,21 @@ class Book:
 
     def has_arena(self, request: Request) -> bool:
         """Whether `request` holds an arena, could get one, or could take a late one's."""
-        if request.arena is not None or self.tenants[request.tenant].arenas:
+        if request.arena is not None or self._arena_is_free(request):
             return True
-        return not request.late and self.evictable(request.tenant) is not None
+        return not request.late and self._evictable(request) is not None
 
-    def evictable(self, tenant: TenantId) -> Request | None:
-        """The late parked request of `tenant` that has least to lose."""
-        late = [r for r in self.parked.values() if r.late and r.tenant == tenant]
+    def _arena_is_free(self, request: Request) -> bool:
+        tenant = self.tenants[request.tenant]
+        may = tenant.under_way < tenant.spec.arenas
+        return may and self.models[request.model].has_arena
+
+    def _evictable(self, request: Request) -> Request | None:
+        """The late parked request whose arena `request` could have: of its own tenant, that which
+        has least to lose."""
+        late = [r for r in self.parked.values() if r.late and r.tenant == request.tenant]
+        if not self.models[request.model].has_arena:
+            late = [r for r in late if r.model == request.model]
         return min(late, key=lambda r: (r.progress, r.seq), default=None)
 
     def mark_late(self, now: Ns, margin: int = UNDISTURBED) -> None:
@@ -208,6 +203,7 @@ class Book:
         tenant = self.tenants[request.tenant]
         self.requests[request.id] = request
         tenant.live += 1
+        self.models[request.model].live += 1
         self._enqueue(request)
         self.expiry.push(request)
 
@@ -216,6 +212,7 @@ class Book:
         self.expiry.discard(request)
         self.free_arena(request)
         self.tenants[request.tenant].live -= 1
+        self.models[request.model].live -= 1
         del self.requests[request.id]
 
     def wait(self, request: Request, now: Ns) -> None:
@@ -249,18 +246,19 @@ class Book:
         starts over one day."""
         if request.arena is not None:
             return
-        tenant = self.tenants[request.tenant]
-        if not tenant.arenas:
-            victim = self.evictable(request.tenant)
+        if not self._arena_is_free(request):
+            victim = self._evictable(request)
             if victim is None:
                 raise request.broken("chosen without an arena to run in")
             self.unplace(victim)
             victim.progress = 0
             self.wait(victim, now)
-        request.arena = tenant.arenas.pop()
+        self.tenants[request.tenant].under_way += 1
+        request.arena = self.models[request.model].take_arena()
 
     def free_arena(self, request: Request) -> None:
         """Give the arena of `request` back, if it holds one."""
         if request.arena is not None:
-            self.tenants[request.tenant].arenas.append(request.arena)
+            self.tenants[request.tenant].under_way -= 1
+            self.models[request.model].free.append(request.arena)
             request.arena = None

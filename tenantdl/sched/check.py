@@ -11,19 +11,30 @@ def check(book: Book) -> None:
     """Raise InvariantError unless everything is in exactly one place."""
     for request in book.requests.values():
         _check_place(book, request)
-    for name, tenant in book.tenants.items():
-        live = [r for r in book.requests.values() if r.tenant == name]
-        held = [r.arena for r in live if r.arena is not None]
-        if sorted([*held, *tenant.arenas]) != list(range(tenant.spec.arenas)):
-            raise InvariantError(f"arenas of {name}: held {held}, free {tenant.arenas}")
-        if tenant.live != len(live) or tenant.live > tenant.spec.queue_max:
-            raise InvariantError(f"{name} counts {tenant.live} requests, has {len(live)}")
+    _check_models_and_tenants(book)
     _check_cores(book)
     for lane in book.lanes.values():
         orders = [lane.running] * (lane.running is not None) + lane.pending
         numbers = [order.launch for order in orders if order]
         if numbers != sorted(set(numbers)) or (numbers and not lane.ready):
             raise InvariantError(f"lane {lane.id} holds launches {numbers}")
+
+
+def _check_models_and_tenants(book: Book) -> None:
+    """Arenas are held once or free, and nobody has more requests than noted."""
+    for model_id, model in book.models.items():
+        live = [r for r in book.requests.values() if r.model == model_id]
+        held = [r.arena for r in live if r.arena is not None]
+        most = model.spec.arenas
+        if sorted([*held, *model.free]) != list(range(model.made)):
+            raise InvariantError(f"arenas of {model_id}: held {held}, free {model.free}")
+        if model.live != len(live) or (most is not None and model.made > most):
+            raise InvariantError(f"{model_id} counts {model}, has {len(live)} requests")
+    for tenant_id, tenant in book.tenants.items():
+        live = [r for r in book.requests.values() if r.tenant == tenant_id]
+        under_way = sum(r.arena is not None for r in live)
+        if (tenant.live, tenant.under_way) != (len(live), under_way):
+            raise InvariantError(f"{tenant_id} counts {tenant}, has {len(live)}, {under_way}")
 
 
 def _check_cores(book: Book) -> None:

@@ -35,17 +35,20 @@ class PlanSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A model and its plans."""
+    """A model and its plans. `arenas`: how many of its requests can be under way (running or
+    parked) at once, whoever's they are; None: as many as its tenants may have."""
 
     model: ModelId
     plans: tuple[PlanSpec, ...]
+    arenas: int | None = None
 
 
 class TenantSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`queue_max`: requests of the tenant inside the scheduler at once, waiting or running.
-    `arenas`: how many of them can be under way (running or parked) at once. `share`: of the
-    machine's core time that it is entitled to, in 1/1000 (0: no claim). Policies that prepare for a
-    load also want to know `model`, `qos` and the expected `requests_ks` (in 1000 seconds)."""
+    `arenas`: how many of them can be under way at once, whichever models they are for. `share`: of
+    the machine's core time that it is entitled to, in 1/1000 (0: no claim). Policies that prepare
+    for a load also want to know `model` (that it mostly calls), `qos` and the expected
+    `requests_ks` (in 1000 seconds)."""
 
     tenant: TenantId
     queue_max: int

@@ -6,6 +6,7 @@ machine can be stepped through on a laptop.
 Format history
   1  first form.
   2  launches carry cores and variant; plans have variants with costs on several core counts.
+  3  models and tenants come and go; arenas are the models'.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tenantdl.sched.scheduler import Scheduler
 from tenantdl.sched.state import Counts
 from tenantdl.units import Ns
 
-FORMAT = 2
+FORMAT = 3
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -17,6 +17,7 @@ from typing import NewType
 import msgspec
 
 from tenantdl.ids import CoreId, LaneId, ModelId, RequestId, TenantId
+from tenantdl.sched.config import ModelSpec, TenantSpec
 from tenantdl.units import Ns
 
 LaunchId = NewType("LaunchId", int)
@@ -115,12 +116,37 @@ class SlowdownsLearned(_Message, frozen=True, tag=True):
     slowdowns: tuple[int, ...]
 
 
+class ModelAdded(_Message, frozen=True, tag=True):
+    """Lanes can run one more model. A new version of a model is another `ModelId`, so that requests
+    for the old one end as they began."""
+
+    spec: ModelSpec
+
+
+class ModelRemoved(_Message, frozen=True, tag=True):
+    """The model goes; all its requests have been answered."""
+
+    model: ModelId
+
+
+class TenantDeclared(_Message, frozen=True, tag=True):
+    """One more tenant, or other terms for one that is there."""
+
+    spec: TenantSpec
+
+
+class TenantRemoved(_Message, frozen=True, tag=True):
+    """The tenant goes; all its requests have been answered."""
+
+    tenant: TenantId
+
+
 class Launch(_Message, frozen=True, tag=True):
     """Run `request` from segment `begin` on `cores` in `variant`, block by block: a block ends at
     each of `ends`.
 
     `wanted`: how many cores the policy would have given it; fewer were free if it got fewer.
-    `arena`: which of the tenant's arenas holds its activations. `preempt`: take this up at the next
+    `arena`: which of the model's arenas holds its activations. `preempt`: take this up at the next
     end of a block, else when the present launch is through. `earliest`, `latest`: the window in
     which it has to begin for the deadline to hold on an undisturbed lane (latest may have passed).
     """
@@ -166,6 +192,10 @@ Event = (
     | LaneLost
     | Cancelled
     | SlowdownsLearned
+    | ModelAdded
+    | ModelRemoved
+    | TenantDeclared
+    | TenantRemoved
     | Tick
 )
 Command = Launch | Complete | Reject

@@ -29,7 +29,6 @@ from tenantdl.sched.messages import (
     Reason,
     Reject,
     RequestArrived,
-    SlowdownsLearned,
     Tick,
 )
 from tenantdl.sched.placing import Choice
@@ -43,9 +42,9 @@ class Scheduler:
     """One machine's scheduler. Raises InvariantError for events that cannot be."""
 
     def __init__(self, config: SchedulerConfig) -> None:
-        policy, parameter = find_policy(config.policy)
-        self._book = Book(config, policy.rank)
-        self._decide = policy.make(self._book, parameter)
+        self._policy, self._parameter = find_policy(config.policy)
+        self._book = Book(config, self._policy.rank)
+        self._decide = self._policy.make(self._book, self._parameter)
         self._now, self._arrivals, self._launches = Ns(0), 0, 0
         self._out: list[Command] = []
 
@@ -70,13 +69,11 @@ class Scheduler:
                 self._lane_lost(self._lane(event.lane))
             case Cancelled():
                 self._cancelled(event.request)
-            case SlowdownsLearned():
-                costs = self._book.plan_costs(event.model, event.plan)
-                costs.learn(event.variant, event.slowdowns)
             case Tick():
                 pass
             case _:
-                raise TypeError(f"not an event: {event!r}")
+                if self._book.served.change(event):
+                    self._decide = self._policy.make(self._book, self._parameter)
         self._expire()
         if not self._in_the_middle(event):
             self._dispatch()
@@ -112,7 +109,7 @@ class Scheduler:
         if event.request in book.requests:
             raise InvariantError(f"request {event.request} arrived twice")
         tenant = book.tenants[event.tenant]
-        costs = book.plan_costs(event.model, event.plan)
+        costs = book.served.plan_costs(event.model, event.plan)
         if tenant.live >= tenant.spec.queue_max:
             self._out.append(Reject(event.request, Reason.QUEUE_FULL))
         elif event.expires <= now:

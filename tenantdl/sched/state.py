@@ -1,4 +1,4 @@
-"""What the book keeps of lanes and tenants, and what it counts."""
+"""What the book keeps of lanes, models and tenants, and what it counts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from tenantdl.ids import LaneId
-from tenantdl.sched.config import TenantSpec
+from tenantdl.sched.config import ModelSpec, TenantSpec
+from tenantdl.sched.costs import PlanCosts
 from tenantdl.sched.messages import BlockFinished, Launch, LaunchId
 from tenantdl.sched.queue import RankedQueue
 from tenantdl.units import Ns
@@ -37,15 +38,39 @@ class Lane:
 
 
 @dataclass(slots=True)
+class Model:
+    """A model's arenas: `free` ones, the one used last on top, of `made` that were ever needed.
+    `live`: its requests of all states not answered."""
+
+    spec: ModelSpec
+    costs: tuple[PlanCosts, ...]
+    free: list[int] = field(default_factory=list)
+    made: int = 0
+    live: int = 0
+
+    @property
+    def has_arena(self) -> bool:
+        """Whether another request could get an arena."""
+        return bool(self.free) or self.spec.arenas is None or self.made < self.spec.arenas
+
+    def take_arena(self) -> int:
+        """An arena, the lowest numbers first."""
+        if self.free:
+            return self.free.pop()
+        self.made += 1
+        return self.made - 1
+
+
+@dataclass(slots=True)
 class Tenant:
-    """A tenant's waiting requests and free arenas. `live`: requests of all states not answered.
-    `used`: core time spent lately (ns, halved every second). `lateness`: of its last answers,
-    latency over target in 1/1000."""
+    """A tenant's waiting requests. `live`: requests of all states not answered; `under_way`: of
+    them with an arena. `used`: core time spent lately (ns, halved every second). `lateness`: of its
+    last answers, latency over target in 1/1000."""
 
     spec: TenantSpec
     queue: RankedQueue
-    arenas: list[int]
     live: int = 0
+    under_way: int = 0
     used: int = 0
     lateness: deque[int] = field(default_factory=lambda: deque(maxlen=_LATENESS_LENGTH))
 

@@ -111,7 +111,7 @@ def scheduler_config(scenario: Scenario) -> SchedulerConfig:
     """What the scheduler is told: as a daemon would tell it of its own machine."""
     workload, machine = scenario.workload, scenario.machine
     options, rates = workload.scheduler, workload.rates(scenario.rate)
-    plans = {_model(t): _plan(workload, t, scenario) for t in workload.tenant}
+    plans = {_model(workload, t): _plan(workload, t, scenario) for t in workload.tenant}
     return SchedulerConfig(
         policy=scenario.policy,
         lanes=machine.lanes(),
@@ -121,7 +121,7 @@ def scheduler_config(scenario: Scenario) -> SchedulerConfig:
                 TenantId(tenant.name),
                 tenant.queue_max,
                 tenant.arenas,
-                model=_model(tenant),
+                model=_model(workload, tenant),
                 qos=from_ms(tenant.qos_ms),
                 requests_ks=round(1000 * rates[tenant.name]),
             )
@@ -136,8 +136,9 @@ def scheduler_config(scenario: Scenario) -> SchedulerConfig:
     )
 
 
-def _model(tenant: TenantSection) -> ModelId:
-    return ModelId(tenant.profile or tenant.model or Path(tenant.bundle).stem)
+def _model(workload: Workload, tenant: TenantSection) -> ModelId:
+    name = tenant.profile or tenant.model or Path(workload.bundle_of(tenant)).stem
+    return ModelId(name)
 
 
 def _plan(workload: Workload, tenant: TenantSection, scenario: Scenario) -> PlanSpec:
@@ -182,7 +183,7 @@ def _arrivals(scenario: Scenario) -> Iterator[tuple[Ns, RequestArrived]]:
             RequestArrived(
                 RequestId(count),
                 TenantId(tenant.name),
-                _model(tenant),
+                _model(workload, tenant),
                 0,
                 Ns(at + min(qos, patience)),
                 Ns(at + patience),

@@ -86,7 +86,7 @@ def lanes(running: RunningDaemon) -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process(running.pid).children()
-        if "tenantdl.exec.lane" in child.cmdline()
+        if child.name().startswith("tenantdl-lane")
     ]
 
 

@@ -56,12 +56,11 @@ class FakeEngine:
         self.catalogue = Catalogue(
             {
                 ModelId(name): ServedModel(
-                    ModelId(name), name, plans, tuple(TenantId(t) for t in tenants)
+                    ModelId(name), name, name, plans, tuple(TenantId(t) for t in tenants)
                 )
                 for name, (plans, tenants) in models.items()
             },
             {},
-            (),
         )
         users = [t for m in self.catalogue.models.values() for t in m.tenants]
         self.statistics = Statistics({t: (lambda: 3) for t in users})

@@ -17,7 +17,7 @@ from tenantdl.daemon.catalogue import open_catalogue, scheduler_config
 from tenantdl.daemon.engine import Engine
 from tenantdl.daemon.journal import JournalWriter
 from tenantdl.errors import UserError
-from tenantdl.ids import CoreId, LaneId
+from tenantdl.ids import CoreId, LaneId, ModelId
 from tenantdl.load.workload import parse_workload
 from tenantdl.machine import usable_cores
 from tenantdl.sched.config import LaneSpec, one_core_plan
@@ -38,7 +38,8 @@ def test_tenants_of_one_model_share_it(tmp_path: Path) -> None:
     workload = parse_workload(text + 'queue_max = 3\narenas = 2\nmodel = "m"\n')
     catalogue = open_catalogue(workload)
     assert {m.name: m.tenants for m in catalogue.models.values()} == {"m": ("x", "z"), "n": ("y",)}
-    assert catalogue.first_programs() == [0, 2, 3]
+    layout = catalogue.layout(catalogue.models[ModelId("m")])
+    assert (layout.slots, len(layout.programs[0].arena_offsets)) == (64 + 3, 4 + 2)
     config = scheduler_config(workload, catalogue, [LaneSpec(LaneId(0), (CoreId(0),))])
     assert [(t.tenant, t.queue_max, t.arenas) for t in config.tenants] == [
         ("x", 64, 4),
@@ -57,6 +58,25 @@ def test_two_bundles_under_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model m is served from .* already"):
         open_catalogue(parse_workload(text))
     open_catalogue(parse_workload(text + 'model = "m2"\n'))
+
+
+def test_a_tenant_calls_several_models(tmp_path: Path) -> None:
+    models = {name: fake_bundle(tmp_path, "m", 4, 10 * i) for i, name in enumerate("abc")}
+    text = "".join(f'[[model]]\nname = "{n}"\nbundle = "{b}"\n' for n, b in models.items())
+    text += '[[tenant]]\nname = "x"\nqos_ms = 5\nmodels = ["b", "a"]\n'
+    text += '[[tenant]]\nname = "y"\nqos_ms = 5\nmodels = ["a"]\n'
+    workload = parse_workload(text)
+    catalogue = open_catalogue(workload)
+    assert {m.name: m.tenants for m in catalogue.models.values()} == {
+        "a": ("x", "y"),
+        "b": ("x",),
+    }
+    config = scheduler_config(workload, catalogue, [LaneSpec(LaneId(0), (CoreId(0),))])
+    assert [tenant.model for tenant in config.tenants] == ["b", "a"]
+    with pytest.raises(UserError, match=r"tenant\[0\].models\[0\]: 'd' is unknown"):
+        parse_workload(text.replace('"b", "a"', '"d"'))
+    with pytest.raises(UserError, match=r"tenant\[0\]: give bundle or models"):
+        parse_workload(text.replace('models = ["b", "a"]', ""))
 
 
 def test_a_core_that_is_not_there_is_a_user_error(tmp_path: Path) -> None:

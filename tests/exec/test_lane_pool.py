@@ -47,7 +47,8 @@ class Owner:
         layout = lay_out(f"fake:6:{micros}", [fake_plan(6, micros * 1000)], slots=4, arenas=2)
         specs = [LaneSpec(LaneId(i), cores) for i, cores in enumerate(self.cores)]
         hang = Ns(round(hang_s * SECOND))
-        self.pool = LanePool(specs, [layout], hang=hang, backend="fake_lane_backend")
+        self.pool = LanePool(specs, hang=hang, backend="fake_lane_backend")
+        self.programs = self.pool.attach(layout)
         self.events: list[Event] = []
         self.pool.start(clock())
         self.until(lambda: sum(isinstance(e, LaneReady) for e in self.events) == lanes)
@@ -85,13 +86,13 @@ class Owner:
             variant=0,
             wanted=1,
         )
-        self.pool.launch(command, Address(program=0, slot=request))
+        self.pool.launch(command, Address(self.programs.base, slot=request))
 
     def write(self, slot: int, first: float, second: float) -> None:
-        self.pool.slots[0].write(slot, 0, {"x": np.array([[first, second]], np.float32)})
+        self.programs.slots.write(slot, 0, {"x": np.array([[first, second]], np.float32)})
 
     def result(self, slot: int) -> list[float]:
-        return [float(v) for v in self.pool.slots[0].outputs(slot, 0)["y"][0]]
+        return [float(v) for v in self.programs.slots.outputs(slot, 0)["y"][0]]
 
     def blocks(self, request: int) -> list[tuple[int, int, int | None]]:
         return [

@@ -79,6 +79,6 @@ def test_what_is_no_journal_is_refused(
 
 
 def test_another_format_is_refused(journal: list[bytes]) -> None:
-    journal[0] = journal[0].replace(b'"format":2', b'"format":9')
+    journal[0] = journal[0].replace(b'"format":3', b'"format":9')
     with pytest.raises(UserError, match="format 9"):
         replay(journal)

@@ -117,7 +117,7 @@ def test_an_idle_lane_gets_the_whole_request_in_blocks() -> None:
         launch=LaunchId(1),
         lane=LaneId(0),
         request=RequestId(1),
-        arena=1,
+        arena=0,
         begin=0,
         ends=tuple(range(1, 11)),
         preempt=True,

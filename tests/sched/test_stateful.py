@@ -35,8 +35,12 @@ from tenantdl.sched.messages import (
     LaneReady,
     Launch,
     LaunchStarted,
+    ModelAdded,
+    ModelRemoved,
     Reject,
     RequestArrived,
+    TenantDeclared,
+    TenantRemoved,
     Tick,
 )
 from tenantdl.sched.policies import POLICIES
@@ -128,6 +132,10 @@ class Serving(RuleBasedStateMachine):
         self.world = World()
         self.now = 0
         self.count = 0
+        self.models = {name: ModelId(name) for name in TENANTS}  # the newest version of each
+        self.versions = list(self.models.values())
+        self.tenants = [TenantId(name) for name in TENANTS]
+        self.asked: dict[int, tuple[TenantId, ModelId]] = {}
         self.journal = [header_line(config)]
         for lane in self.lanes:
             self.revive(lane)
@@ -166,16 +174,52 @@ class Serving(RuleBasedStateMachine):
         self.send(LaneReady(LaneId(lane)))
 
     @rule(
-        tenant=st.sampled_from(sorted(TENANTS)),
+        tenant=st.integers(0, 5),
+        model=st.sampled_from(sorted(TENANTS)),
         slack=st.integers(0, 40),
         patience=st.integers(0, 60),
         priority=st.integers(0, 1),
     )
-    def arrive(self, tenant: str, slack: int, patience: int, priority: int) -> None:
+    def arrive(self, tenant: int, model: str, slack: int, patience: int, priority: int) -> None:
         self.count += 1
         deadline, expires = Ns(self.now + slack * MS), Ns(self.now + patience * MS)
-        request, name = RequestId(self.count), TenantId(tenant)
-        self.send(RequestArrived(request, name, ModelId(tenant), 0, deadline, expires, priority))
+        request, name = RequestId(self.count), self.tenants[tenant % len(self.tenants)]
+        version = self.models[model]
+        self.asked[request] = name, version
+        self.send(RequestArrived(request, name, version, 0, deadline, expires, priority))
+
+    @rule(model=st.sampled_from(sorted(TENANTS)), arenas=st.sampled_from([None, 1, 2]))
+    def replace(self, model: str, arenas: int | None) -> None:
+        """A new version comes; requests for the old one go on."""
+        version = self.models[model] = ModelId(f"{model}~{self.count}.{len(self.journal)}")
+        self.versions.append(version)
+        self.send(ModelAdded(ModelSpec(version, (plan(TENANTS[model]),), arenas)))
+
+    @rule(which=st.integers(0, 5))
+    def remove_an_old_version(self, which: int) -> None:
+        old = [v for v in self.versions if v not in self.models.values()]
+        if not old:
+            return
+        version = old[which % len(old)]
+        used = {self.asked[request][1] for request in self.scheduler.live()}
+        if version not in used:
+            self.versions.remove(version)
+            self.send(ModelRemoved(version))
+
+    @rule(arenas=st.integers(1, 3), queue=st.integers(1, 5), model=st.sampled_from(sorted(TENANTS)))
+    def another_tenant(self, arenas: int, queue: int, model: str) -> None:
+        name = TenantId(f"t{len(self.tenants) % 5}")
+        self.send(TenantDeclared(TenantSpec(name, queue, arenas, model=ModelId(model))))
+        if name not in self.tenants:
+            self.tenants.append(name)
+
+    @rule()
+    def one_tenant_less(self) -> None:
+        name = self.tenants[-1]
+        used = {self.asked[request][0] for request in self.scheduler.live()}
+        if len(self.tenants) > 1 and name not in used:
+            self.tenants.pop()
+            self.send(TenantRemoved(name))
 
     @rule(number=st.integers(0, 5))
     def cancel(self, number: int) -> None:
@@ -188,9 +232,15 @@ class Serving(RuleBasedStateMachine):
         if wakeup is not None and wakeup <= self.now:
             self.send(Tick())
 
-    @rule(lane=st.integers(0, 4), stretch=st.integers(1, 30), fails=st.integers(0, 15))
-    def step(self, lane: int, stretch: int, fails: int) -> None:
-        """A lane takes an order up, or runs one block."""
+    @rule(
+        lane=st.integers(0, 4),
+        stretch=st.integers(1, 30),
+        fails=st.integers(0, 15),
+        yields=st.integers(0, 15),
+    )
+    def step(self, lane: int, stretch: int, fails: int, yields: int = 0) -> None:
+        """A lane takes an order up, or runs one block; it may stop then (its successor takes over,
+        and any order with it)."""
         model = self.lanes.get(lane)
         if model is None or not model.alive:
             return
@@ -199,9 +249,11 @@ class Serving(RuleBasedStateMachine):
                 model.take(order)
                 self.send(LaunchStarted(LaneId(lane), order.launch))
             return
-        self.run_block(lane, model, stretch, fails == 0)
+        self.run_block(lane, model, stretch, fails == 1, yields == 1)
 
-    def run_block(self, lane: int, model: LaneModel, stretch: int, fails: bool) -> None:
+    def run_block(
+        self, lane: int, model: LaneModel, stretch: int, fails: bool, yields: bool
+    ) -> None:
         launch = model.running
         assert launch is not None
         begin = model.progress
@@ -212,10 +264,10 @@ class Serving(RuleBasedStateMachine):
         model.progress = end
         self.world.done[launch.request] = -1 if fails else end
         through = fails or end == launch.end
-        order = model.look(between=not through)
+        order = None if yields else model.look(between=not through)
         if order:
             model.take(order)
-        elif through:
+        elif through or yields:
             model.running = None
         follows = model.running.launch if model.running else None
         elapsed = Ns(stretch * MS // 5)
@@ -256,7 +308,7 @@ class Serving(RuleBasedStateMachine):
                 self.revive(lane)
         for _ in range(400):
             for lane in self.lanes:
-                self.step(lane, 5, 1)
+                self.step(lane, 5, 0)
             self.wait(MS)
         assert self.scheduler.live() == {}
         assert len(self.world.answered) == self.count

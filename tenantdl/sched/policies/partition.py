@@ -82,6 +82,8 @@ def _within(book: Book, request: Request, part: Part) -> Choice | None:
 def search(book: Book, widths: Callable[[PlanCosts, int], tuple[int, ...]]) -> dict[TenantId, Part]:
     """Parts for the declared load: one core after the other goes to whoever is worst off. With more
     tenants than lanes, tenants share parts, the busiest with the idlest."""
+    if not book.models or not book.tenants:
+        return dict.fromkeys(book.tenants, Part(book.cores.everything, 1))
     lanes = len(book.by_bit)
     groups: list[list[TenantSpec]] = [[] for _ in range(min(lanes, len(book.tenants)))]
     load = [0] * len(groups)
@@ -110,7 +112,8 @@ def search(book: Book, widths: Callable[[PlanCosts, int], tuple[int, ...]]) -> d
 
 
 def _plan_of(book: Book, spec: TenantSpec) -> PlanCosts:
-    return book.plan_costs(spec.model or ModelId(spec.tenant), 0)
+    name = spec.model or ModelId(spec.tenant)
+    return book.served.plan_costs(name if name in book.models else next(iter(book.models)), 0)
 
 
 def _work(spec: TenantSpec, plan: PlanCosts, cores: int) -> int:

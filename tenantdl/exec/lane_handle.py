@@ -1,0 +1,82 @@
+"""One lane's process as its owner sees it: orders go in, reports come out as events."""
+
+from __future__ import annotations
+
+import os
+import select
+from dataclasses import dataclass
+
+from tenantdl.exec.lane_memory import Mapping
+from tenantdl.exec.lane_wire import Channel, Kind, Order, Report
+from tenantdl.ids import LaneId, RequestId
+from tenantdl.sched.messages import BlockFailed, BlockFinished, LaunchId, LaunchStarted
+from tenantdl.units import Ns
+
+
+@dataclass(slots=True)
+class LaneHandle:
+    """`generation`: of the template that it was forked from. `pid`: 0 until it is known to live.
+    `moved`: when it was last seen to be idle, starting, or past another block. `posted`: its newest
+    order, `begun`: whether it was taken up. `held`: the order for its successor, while it is on its
+    way out (`yielding`)."""
+
+    number: LaneId
+    generation: int
+    bell: int
+    mapping: Mapping
+    channel: Channel
+    since: Ns
+    moved: Ns
+    pid: int = 0
+    pidfd: int = -1
+    ready: bool = False
+    beat: int = 0
+    posted: Order | None = None
+    begun: bool = False
+    busy: bool = False
+    yielding: bool = False
+    held: Order | None = None
+
+    def order(self, order: Order) -> None:
+        """`order` is for this lane, or for its successor if it is on its way out."""
+        if self.yielding:
+            self.held = order
+        else:
+            self.post(order)
+
+    def post(self, order: Order) -> None:
+        """Write `order` over whatever waits there, and ring."""
+        self.channel.post(order)
+        if order.ends:
+            self.posted, self.begun, self.busy = order, False, True
+        # Always: a lane that looked a moment ago may have gone to sleep since its last report.
+        os.eventfd_write(self.bell, 1)
+
+    @property
+    def left_over(self) -> Order | None:
+        """The newest order that was not taken up."""
+        return self.held or (None if self.begun else self.posted)
+
+    def close(self, epoll: select.epoll) -> None:
+        """Give back what was opened for the lane; `epoll` hears of its end no more."""
+        if self.pidfd >= 0:
+            epoll.unregister(self.pidfd)
+            os.close(self.pidfd)
+        os.close(self.bell)
+        self.mapping.close()
+
+    def event(self, report: Report) -> LaunchStarted | BlockFailed | BlockFinished:
+        """What `report` (of a launch) means to the scheduler."""
+        launch, request = LaunchId(report.launch), RequestId(report.request)
+        follows = LaunchId(report.next) if report.next else None
+        started = report.kind == Kind.STARTED
+        if self.posted and self.posted.launch in (launch, follows):
+            self.begun, self.busy = True, started or follows is not None
+        if started:
+            return LaunchStarted(self.number, launch)
+        if report.kind == Kind.FAILED:
+            return BlockFailed(self.number, launch, request, follows)
+        elapsed, at = Ns(report.elapsed), Ns(report.at)
+        return BlockFinished(
+            self.number, launch, request, report.begin, report.end, elapsed, at, follows
+        )

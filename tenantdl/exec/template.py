@@ -1,0 +1,175 @@
+"""The template: a process that has every model loaded and warm, and lanes are forked from it.
+
+Lanes never load anything. A model is loaded in a fork of the newest template, so that one that
+crashes or hangs takes nothing along; the fork then becomes the template, and lanes forked from it
+take over from the old ones between two blocks. Code, tables and the interpreter are in memory once.
+
+Started by `nursery` as `python -m tenantdl.exec.template BACKEND SOCKET ALIVE`. All that is forked
+here becomes the owner's child (it is a subreaper), and ends when the owner's end of ALIVE closes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from tenantdl.errors import UserError
+from tenantdl.exec.lane import LaneProcess, OwnerGone
+from tenantdl.exec.lane_memory import Mapping
+from tenantdl.exec.lane_wire import CHANNEL_BYTES, Channel
+from tenantdl.exec.programs import Loaded, load
+from tenantdl.exec.template_wire import (
+    REASON_LENGTH_MAX,
+    Done,
+    Failed,
+    Fork,
+    Here,
+    Load,
+    Reply,
+    Spawn,
+    Spawned,
+    Unload,
+    hear,
+    reply,
+)
+
+_log = logging.getLogger(__name__)
+_PR_SET_NAME = 15
+
+
+class Template:
+    """What was loaded so far, by number. `serve` returns when the owner wants no more of it."""
+
+    def __init__(self, backend: str, sock: socket.socket, alive_fd: int) -> None:
+        self._backend: Any = importlib.import_module(backend)
+        self._sock = sock
+        self._alive_fd = alive_fd
+        self._programs: dict[int, Loaded] = {}
+        self._sizes: dict[int, int] = {}
+
+    def serve(self) -> None:
+        """Obey until the owner hangs up."""
+        self._introduce(self._sock)
+        while (heard := hear(self._sock)) is not None:
+            command, files = heard
+            match command:
+                case Load():
+                    reply(self._sock, self._load(command, *files))
+                case Unload():
+                    for number in range(command.base, command.base + self._sizes.pop(command.base)):
+                        del self._programs[number]
+                    gc.unfreeze()
+                    gc.collect()
+                    reply(self._sock, Done())
+                case Fork():
+                    self._fork(files[0])
+                case Spawn():
+                    self._spawn(command, *files)
+            for file in files:
+                os.close(file)
+
+    def _introduce(self, sock: socket.socket) -> None:
+        _name("tenantdl-load")
+        self._sock = sock
+        reply(sock, Here(os.getpid()))
+
+    def _load(self, command: Load, slots_fd: int, arenas_fd: int) -> Reply:
+        outcome: list[list[Loaded] | Exception] = []
+
+        def work() -> None:
+            if command.idle:
+                # Of this thread only: to leave this class again may be forbidden.
+                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            try:
+                outcome.append(load(command.layout, slots_fd, arenas_fd, self._backend))
+            except Exception as error:  # whatever is wrong with a model, say so
+                outcome.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        (result,) = outcome
+        if isinstance(result, Exception):
+            if not isinstance(result, UserError):
+                _log.error("%s cannot be loaded", command.layout.bundle, exc_info=result)
+            return Failed((str(result) or repr(result))[:REASON_LENGTH_MAX])
+        self._programs |= dict(enumerate(result, command.base))
+        self._sizes[command.base] = len(result)
+        gc.collect()
+        gc.freeze()  # collecting would copy pages that lanes share
+        return Done()
+
+    def _fork(self, file: int) -> None:
+        if _detached():
+            self._sock.close()
+            self._introduce(socket.socket(fileno=os.dup(file)))
+
+    def _spawn(self, command: Spawn, channel_fd: int, bell_fd: int, doorbell_fd: int) -> None:
+        if _detached():
+            reply(self._sock, Spawned(command.lane, os.getpid()))
+            self._sock.close()
+            self._be_lane(command, channel_fd, bell_fd, doorbell_fd)
+
+    def _be_lane(self, command: Spawn, channel_fd: int, bell_fd: int, doorbell_fd: int) -> NoReturn:
+        code = 1
+        try:
+            _name(f"tenantdl-lane{command.lane}")
+            channel = Channel(Mapping(channel_fd, CHANNEL_BYTES).memory)
+            LaneProcess(
+                command,
+                self._backend,
+                self._programs,
+                channel,
+                bell_fd=bell_fd,
+                doorbell_fd=doorbell_fd,
+                alive_fd=self._alive_fd,
+            ).serve()
+            code = 0
+        except OwnerGone:
+            code = 0
+        except BaseException:
+            _log.exception("lane %d has ended", command.lane)
+        finally:
+            logging.shutdown()
+            os._exit(code)
+
+
+def _detached() -> bool:
+    """Fork twice: True in the grandchild, which the owner inherits from the child."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return False
+    between = os.getpid()
+    if os.fork():
+        os._exit(0)
+    while os.getppid() == between:  # only its own children can be waited for by the owner
+        time.sleep(0.0002)
+    return True
+
+
+def _name(name: str) -> None:
+    """What the system's tools call this process (up to 15 letters)."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode()[:15])
+
+
+def main(argv: Sequence[str]) -> None:
+    """Serve the owner at the socket and the pipe whose descriptors `argv` names."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which stops us
+    backend, sock, alive = argv
+    Template(backend, socket.socket(fileno=int(sock)), int(alive)).serve()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
