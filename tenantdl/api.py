@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenantdl.bundle.load import LoadedBundle, load_bundle
-from tenantdl.bundle.manifest import Manifest, Plan, Tensor
+from tenantdl.bundle.manifest import Manifest, Tensor
+from tenantdl.bundle.select import Selector, padded_to
 from tenantdl.exec.cores import pin
 from tenantdl.exec.runner import Runner
 from tenantdl.ids import CoreId
@@ -35,8 +36,9 @@ def compile(
     *,
     name: str | None = None,
     target: str = "native",
-    batch: int = 1,
+    batch: int | Sequence[int] = 1,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
+    buckets: Mapping[str, Sequence[int]] | None = None,
     cores: Sequence[int] = (1, 2),
     tune: str = "none",
     tuning_logs: str | os.PathLike[str] | None = None,
@@ -45,14 +47,17 @@ def compile(
     """Compile an ONNX model (file or loaded) to a bundle, a folder at `out`.
 
     `name`: what the model is called when served (default: the file's stem). `target`: `native` or
-    `ARCH[:CPU]`. `batch` binds a symbolic first dimension, `shapes` whole inputs. `cores`: the
-    core counts to prepare for. `tune`: "none" takes schedules from the model of the machine and
+    `ARCH[:CPU]`. `batch` binds a symbolic first dimension; several sizes, with 1 among them, give a
+    plan for so many requests together each. `shapes` binds whole inputs, `buckets` a dimension by
+    its name or as INPUT.AXIS to several extents, with a plan for each. `cores`: the core counts to
+    prepare for. `tune`: "none" takes schedules from the model of the machine and
     the records there are; "fast" measures a few for up to a minute, "full" many for up to half an
     hour. `tuning_logs`: folder whose records are read, and to which new ones go.
     `progress(phase, fraction)` is called as the work goes on.
     Raises UserError for a model that cannot be compiled, naming the node.
     """
     from tenantdl.compile.pipeline import Tuning, compile_model
+    from tenantdl.compile.plans import Bucket
     from tenantdl.compile.tune import effort_of
 
     source = Path(os.fspath(model)) if isinstance(model, str | os.PathLike) else model
@@ -61,8 +66,10 @@ def compile(
         Path(out),
         name=name,
         target=target,
-        batch=batch,
+        batch=batch if isinstance(batch, int) else 1,
+        together=(1,) if isinstance(batch, int) else tuple(batch),
         shapes=shapes,
+        buckets=[Bucket(name, tuple(extents)) for name, extents in (buckets or {}).items()],
         cores=tuple(cores),
         tuning=Tuning(effort_of(tune), Path(tuning_logs) if tuning_logs else None),
         progress=progress,
@@ -86,6 +93,7 @@ class Model:
 
     def __init__(self, bundle: LoadedBundle) -> None:
         self._bundle = bundle
+        self._selector = Selector(bundle.manifest.plans, bundle.manifest.padding)
         self._runners: dict[int, Runner] = {}
         self._lock = threading.Lock()
 
@@ -105,24 +113,21 @@ class Model:
         return self.manifest.plans[0].outputs
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs by name, as new arrays, for `inputs` by name (dtypes and shapes must match).
+        """Outputs by name, as new arrays, for `inputs` by name (dtypes must match; shapes as one of
+        the bundle's plans takes them).
 
         Raises UserError for a missing, unknown, misshaped or mistyped input.
         """
-        index = self._plan_for(inputs)
-        with self._lock:
-            if index not in self._runners:
-                self._runners[index] = Runner(self._bundle, self.manifest.plans[index])
-            return self._runners[index].run(inputs)
-
-    def _plan_for(self, inputs: Mapping[str, Array]) -> int:
-        """The plan whose shapes fit; the first one, which then says what is wrong, if none does."""
         shapes = {name: np.shape(value) for name, value in inputs.items()}
-        for index, plan in enumerate(self.manifest.plans):
-            if shapes == _shapes(plan):
-                return index
-        return 0
+        fit = self._selector.find(shapes)
+        if fit is None:  # the first plan says what is wrong
+            return self._runner(0).run(inputs)
+        plan = self.manifest.plans[fit.plan]
+        with self._lock:
+            outputs = self._runner(fit.plan).run(padded_to(plan, inputs))
+        return self._selector.cut(fit, outputs)
 
-
-def _shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
-    return {tensor.name: tensor.shape for tensor in plan.inputs}
+    def _runner(self, plan: int) -> Runner:
+        if plan not in self._runners:
+            self._runners[plan] = Runner(self._bundle, self.manifest.plans[plan])
+        return self._runners[plan]

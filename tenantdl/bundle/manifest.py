@@ -5,7 +5,8 @@ Format history
   2  libraries hold their own runtime (tenantdl_run), TVM's is not loaded.
   3  plans have variants: other kernels for some of their calls, with measured figures.
   4  digests are BLAKE3.
-  5  libraries start workers when they are first chosen, and have tenantdl_pool_rest.
+  5  libraries start workers when they are first chosen, and have tenantdl_pool_rest. Bundles with
+     shape buckets may say how inputs are padded.
 """
 
 from __future__ import annotations
@@ -112,6 +113,14 @@ def calls_of(plan: Plan, variant: int) -> list[Call]:
     return calls
 
 
+class Padding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Inputs that are shorter along (name, axis) than a plan's may be padded with zeros, and its
+    outputs cut back along theirs: tried when the bundle was made, the results are the same."""
+
+    inputs: tuple[tuple[str, int], ...]
+    outputs: tuple[tuple[str, int], ...]
+
+
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the library was compiled for. `features`: CPU flags that must be present to load it."""
 
@@ -134,3 +143,4 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     digests: dict[str, str]
     plans: tuple[Plan, ...]
     summary: dict[str, Any]
+    padding: Padding | None = None

@@ -9,6 +9,7 @@ import typer
 
 from tenantdl.cli import parse
 
+AUTO = (1, 2, 4, 8, 16)
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a compiled model.")]
 
 
@@ -28,7 +29,22 @@ def compile_command(
     target: Annotated[
         str, typer.Option(help="native, or ARCH[:CPU] such as x86_64:haswell.")
     ] = "native",
-    batch: Annotated[int, typer.Option(min=1, help="Extent of a symbolic first dimension.")] = 1,
+    batch: Annotated[
+        str,
+        typer.Option(
+            metavar="N|1,2,…|auto",
+            help="Extent of a symbolic first dimension; several sizes are for requests that run"
+            " together (auto: 1,2,4,8,16).",
+        ),
+    ] = "1",
+    bucket: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIM=16,32,…",
+            help="Extents of an open dimension, by its name or as INPUT.AXIS; also"
+            " DIM=FIRST:LAST:STEP (repeatable).",
+        ),
+    ] = None,
     shape: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=1x3x224x224", help="Shape of an input (repeatable)."),
@@ -46,22 +62,26 @@ def compile_command(
 ) -> None:
     """Compile an ONNX model to a bundle."""
     shapes = parse.shapes(shape or ())
+    extents = parse.buckets(bucket or ())
     counts = parse.numbers(cores, "--cores", least=1)
+    sizes = AUTO if batch == "auto" else parse.numbers(batch, "--batch", least=1)
 
     from tenantdl import api, zoo
     from tenantdl.bundle.load import read_manifest
     from tenantdl.cli import render, report
 
+    first = sizes[0] if len(sizes) == 1 else 1
     if not shapes and model in zoo.names():  # the sizes that it is usually served with
-        shapes = {port: value.shape for port, value in zoo.sample_inputs(model, batch).items()}
+        shapes = {port: value.shape for port, value in zoo.sample_inputs(model, first).items()}
     with render.progress(f"compiling {model}") as progress:
         api.compile(
             zoo.resolve(model),
             out,
             name=name or Path(model).stem,
             target=target,
-            batch=batch,
+            batch=first if len(sizes) == 1 else sizes,
             shapes=shapes or None,
+            buckets=extents,
             cores=counts,
             tune=tune,
             tuning_logs=tuning_logs,

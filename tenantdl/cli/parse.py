@@ -8,6 +8,7 @@ from tenantdl.errors import UserError
 
 SHAPE_RANK_MAX = 16
 EXTENT_MAX = 2**31
+EXTENTS_MAX = 64
 
 
 def shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -37,6 +38,26 @@ def numbers(text: str, option: str, *, least: int = 0) -> tuple[int, ...]:
     if len(set(values)) != len(values):
         raise UserError(f"{text!r} names a number twice", where=option)
     return values
+
+
+def buckets(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """`NAME=16,32,64` or `NAME=80:960:80` (both ends belong to it), repeatable, as name → extents
+    in ascending order."""
+    found: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, equals, values = text.rpartition("=")
+        if not equals or not name or name in found:
+            raise UserError(f"{text!r} is not NAME=16,32,64 or NAME=80:960:80", where="--bucket")
+        bounds = values.split(":")
+        if len(bounds) == 3:
+            first, last, step = (numbers(bound, "--bucket", least=1)[0] for bound in bounds)
+            extents = range(first, last + 1, step)
+        else:
+            extents = numbers(values, "--bucket", least=1)  # type: ignore[assignment]
+        if not 0 < len(extents) <= EXTENTS_MAX:
+            raise UserError(f"{text!r}: 1 to {EXTENTS_MAX} extents", where="--bucket")
+        found[name] = tuple(sorted(extents))
+    return found
 
 
 def words(text: str, option: str, *, known: Sequence[str]) -> tuple[str, ...]:

@@ -31,15 +31,33 @@ def compiled(manifest: Manifest, folder: Path) -> None:
 def inspected(manifest: Manifest, folder: Path) -> None:
     """Everything that matters in a manifest."""
     _facts(manifest, folder)
-    for plan in manifest.plans:
+    plan = manifest.plans[0]
+    render.line()
+    rows = [
+        (role, tensor.name, tensor.dtype, render.shape(tensor.shape))
+        for role, tensors in (("input", plan.inputs), ("output", plan.outputs))
+        for tensor in tensors
+    ]
+    render.table(f"Plan for batch {plan.batch}", ["", "Tensor", "Dtype", "Shape"], rows)
+    _coverage(plan)
+    if len(manifest.plans) > 1:
         render.line()
-        rows = [
-            (role, tensor.name, tensor.dtype, render.shape(tensor.shape))
-            for role, tensors in (("input", plan.inputs), ("output", plan.outputs))
-            for tensor in tensors
-        ]
-        render.table(f"Plan for batch {plan.batch}", ["", "Tensor", "Dtype", "Shape"], rows)
-        _coverage(plan)
+        _plans(manifest)
+
+
+def _plans(manifest: Manifest) -> None:
+    """One row a plan, and what may be padded."""
+    rows = []
+    for number, plan in enumerate(manifest.plans):
+        cost = to_ms(sum(segment.cost_ns for segment in plan.segments))
+        shapes = ", ".join(f"{t.name} {render.shape(t.shape)}" for t in plan.inputs)
+        each = f"{cost / plan.batch:.2f}"
+        rows.append((number, plan.batch, shapes, len(plan.calls), f"{cost:.2f}", each))
+    columns = [">plan", ">batch", "Inputs", ">operators", ">ms on one core", ">a request"]
+    render.table("", columns, rows)
+    if manifest.padding:
+        axes = ", ".join(f"{name} axis {axis}" for name, axis in manifest.padding.inputs)
+        render.line(f"Shorter inputs are padded with zeros to the next plan: {axes}")
 
 
 def outputs(values: Mapping[str, NDArray[Any]], file: Path | None) -> None:

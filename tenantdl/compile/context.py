@@ -16,7 +16,7 @@ import numpy as np
 from tenantdl.compile.graph import Array, Graph, Node, TensorType
 from tenantdl.compile.kernels.convert import pack_kernel, pad_kernel, unpack_kernel
 from tenantdl.compile.kernels.layout import NO_BORDER, Border, Packed, Planar
-from tenantdl.compile.operator import Buffer, Kernel, Lowered, Operator, Program
+from tenantdl.compile.operator import Buffer, Kernel, Lowered, Operator, Program, Wide
 from tenantdl.compile.schedules import Choice, Schedules
 from tenantdl.compile.target import CpuTarget
 
@@ -209,10 +209,11 @@ class Context:
         n_outputs: int = 1,
         flops: int = 0,
         choices: tuple[Choice[Any], ...] = (),
+        wide: Wide | None = None,
     ) -> None:
         """Append an operator; `args` are buffers in the order of the kernel's parameters,
         `choices` what was picked for it."""
-        operator = Operator(name, kind, kernel, args, n_outputs, flops, choices)
+        operator = Operator(name, kind, kernel, args, n_outputs, flops, choices, wide)
         self.program.operators.append(operator)
 
     def adopt(self, lowered: Lowered) -> None:

@@ -22,36 +22,40 @@ from tenantdl.bundle.manifest import (
     Tensor,
 )
 from tenantdl.compile.graph import Graph
-from tenantdl.compile.memory import MemoryPlan
+from tenantdl.compile.memory import MemoryPlan, Weights
 from tenantdl.compile.operator import Operator, Program
 from tenantdl.compile.segment import cut, estimate_ns
 from tenantdl.compile.target import CpuTarget
 from tenantdl.machine import this_machine
 
 
-def write_weights(program: Program, memory: MemoryPlan, file: Path) -> None:
-    """Write all constants to where the memory plan has them."""
+def write_weights(weights: Weights, file: Path) -> None:
+    """Write all constants to where they were placed."""
     with file.open("wb") as stream:
-        for name, array in program.constants.items():
-            if name in memory.weights and array.nbytes:
-                stream.seek(memory.weights[name])
-                array.tofile(stream)
-        stream.truncate(memory.weights_bytes)
+        for offset, array in weights.arrays:
+            stream.seek(offset)
+            array.tofile(stream)
+        stream.truncate(weights.nbytes)
 
 
-def static_plan(graph: Graph, program: Program, memory: MemoryPlan, batch: int) -> Plan:
-    """The static plan, segments cut by estimated times."""
+def static_plan(
+    graph: Graph, program: Program, memory: MemoryPlan, batch: int, together: int = 1
+) -> Plan:
+    """The static plan, segments cut by estimated times. `program` runs `together` requests of the
+    graph's shapes."""
 
     def tensor(value: str, buffer: str) -> Tensor:
         kind = graph.types[value]
-        return Tensor(value, kind.dtype, kind.shape, memory.arena[buffer])
+        shape = kind.shape if together == 1 else (together, *kind.shape[1:])
+        return Tensor(value, kind.dtype, shape, memory.arena[buffer])
 
     calls = tuple(_call(operator, memory) for operator in program.operators)
     pairs = zip(graph.outputs, program.outputs, strict=True)
+    sources = zip(graph.inputs, program.inputs, strict=True)
     return Plan(
-        batch=batch,
+        batch=batch * together,
         arena_bytes=memory.arena_bytes,
-        inputs=tuple(tensor(value, value) for value in graph.inputs),
+        inputs=tuple(tensor(value, buffer) for value, buffer in sources),
         outputs=tuple(tensor(value, buffer) for value, buffer in pairs),
         calls=calls,
         segments=cut([estimate_ns(call) for call in calls]),
@@ -62,11 +66,11 @@ def static_plan(graph: Graph, program: Program, memory: MemoryPlan, batch: int) 
 def _call(operator: Operator, memory: MemoryPlan) -> Call:
     arguments = []
     for name, parameter in zip(operator.args, operator.kernel.parameters(), strict=True):
-        in_weights = name in memory.weights
+        in_weights = name in memory.constants
         arguments.append(
             Argument(
                 "weights" if in_weights else "arena",
-                memory.weights[name] if in_weights else memory.arena[name],
+                memory.constants[name] if in_weights else memory.arena[name],
                 parameter.shape,
                 parameter.dtype,
             )
@@ -88,7 +92,7 @@ def new_manifest(
     name: str,
     cpu: CpuTarget,
     cores: Sequence[int],
-    plan: Plan,
+    plans: Sequence[Plan],
     folder: Path,
     source: str,
 ) -> Manifest:
@@ -105,7 +109,7 @@ def new_manifest(
         machine=this_machine().describe(),
         cores=tuple(cores),
         digests=digests,
-        plans=(plan,),
+        plans=tuple(plans),
         summary={},
     )
 

@@ -7,11 +7,13 @@ storage only with their like: a border that somebody else wrote would have to be
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 
 from tenantdl.bundle.manifest import ALIGNMENT
+from tenantdl.compile.graph import Array
 from tenantdl.compile.operator import Buffer, Program
 
 
@@ -25,18 +27,52 @@ class _Slot:
     exclusive: bool = False
 
 
+class Weights:
+    """The weights file, filled by one program after the other: equal constants are stored once."""
+
+    def __init__(self) -> None:
+        self.arrays: list[tuple[int, Array]] = []
+        self.nbytes = 0
+        self._known: dict[tuple[str, bytes], int] = {}
+
+    def place(self, program: Program) -> dict[str, int]:
+        """Where the program's constants are, in the order of their first use, so that prefetching
+        runs ahead usefully."""
+        offsets: dict[str, int] = {}
+        for operator in program.operators:
+            for name in operator.args:
+                root, _ = resolve(program, name)
+                if root in program.constants and root not in offsets:
+                    offsets[root] = self._add(root, program.constants[root])
+        for name in program.buffers:
+            root, offset = resolve(program, name)
+            if root in offsets and name not in offsets:
+                offsets[name] = offsets[root] + offset
+        return offsets
+
+    def _add(self, name: str, array: Array) -> int:
+        # A name that starts with @ is a digest of its contents already.
+        digest = b"" if name.startswith("@") else hashlib.sha256(array.tobytes()).digest()
+        if (name, digest) not in self._known:
+            self._known[name, digest] = self.nbytes
+            self.arrays.append((self.nbytes, array))
+            self.nbytes = _align(self.nbytes + array.nbytes)
+        return self._known[name, digest]
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """Byte offsets of every buffer of the program; constants count in the weights file."""
+    """Byte offsets of every buffer: `constants` in `weights`, all others in the arena."""
 
     arena: dict[str, int]
     arena_bytes: int
-    weights: dict[str, int]
-    weights_bytes: int
+    constants: dict[str, int]
+    weights: Weights
 
 
-def plan_memory(program: Program) -> MemoryPlan:
-    """Place all buffers that the program's operators, inputs and outputs use."""
+def plan_memory(program: Program, weights: Weights | None = None) -> MemoryPlan:
+    """Place all buffers that the program's operators, inputs and outputs use; constants among what
+    `weights` holds already."""
     spans = _lifetimes(program)
     slots: list[_Slot] = []
     slot_of: dict[str, _Slot] = {}
@@ -61,8 +97,8 @@ def plan_memory(program: Program) -> MemoryPlan:
         root, offset = resolve(program, name)
         if root in arena and name not in arena:
             arena[name] = arena[root] + offset
-    weights, weights_bytes = _place_constants(program)
-    return MemoryPlan(arena, total, weights, weights_bytes)
+    weights = Weights() if weights is None else weights
+    return MemoryPlan(arena, total, weights.place(program), weights)
 
 
 def resolve(program: Program, name: str) -> tuple[str, int]:
@@ -125,23 +161,6 @@ def _place(slots: list[_Slot]) -> int:
         placed.append(slot)
         total = max(total, offset + slot.nbytes)
     return _align(total)
-
-
-def _place_constants(program: Program) -> tuple[dict[str, int], int]:
-    """Constants in the order of their first use, so that prefetching runs ahead usefully."""
-    offsets: dict[str, int] = {}
-    end = 0
-    for operator in program.operators:
-        for name in operator.args:
-            root, _ = resolve(program, name)
-            if root in program.constants and root not in offsets:
-                offsets[root] = end
-                end = _align(end + program.constants[root].nbytes)
-    for name in program.buffers:
-        root, offset = resolve(program, name)
-        if root in offsets and name not in offsets:
-            offsets[name] = offsets[root] + offset
-    return offsets, end
 
 
 def _nbytes(buffer: Buffer) -> int:

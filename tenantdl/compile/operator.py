@@ -7,6 +7,7 @@ the activation arena or of the weights; its shape is the physical one (packed, w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,15 @@ class Kernel:
 
 
 @dataclass(frozen=True, slots=True)
+class Wide:
+    """An operator on rows of one request that can take several requests' rows at once, over the
+    same packed weights. `kernel(n)`: for n requests; None where there is none."""
+
+    rows: int
+    kernel: Callable[[int], Kernel | None]
+
+
+@dataclass(frozen=True, slots=True)
 class Operator:
     """One kernel call. `args` name buffers in the order of the kernel's parameters; the last
     `n_outputs` of them are written. `kind` is the template's name ("generic" for the fallback)."""
@@ -41,6 +51,7 @@ class Operator:
     n_outputs: int = 1
     flops: int = 0
     choices: tuple[Choice[Any], ...] = ()
+    wide: Wide | None = None
 
     @property
     def reads(self) -> tuple[str, ...]:

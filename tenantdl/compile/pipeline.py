@@ -20,29 +20,31 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tenantdl.bundle.load import file_digest, load_bundle
+from tenantdl.bundle.load import file_digest
 from tenantdl.bundle.manifest import (
     LIBRARY,
     MANIFEST,
     WEIGHTS,
     Manifest,
-    Variant,
 )
+from tenantdl.compile.batch import sizes
 from tenantdl.compile.build import build_library
-from tenantdl.compile.files import new_manifest, static_plan, write_manifest, write_weights
-from tenantdl.compile.frontend import load_graph
+from tenantdl.compile.costs import measured_plans
+from tenantdl.compile.files import new_manifest, write_manifest, write_weights
 from tenantdl.compile.graph import Graph
-from tenantdl.compile.lower import lower
-from tenantdl.compile.memory import plan_memory
-from tenantdl.compile.operator import Program
-from tenantdl.compile.rewrite import rewrite
+from tenantdl.compile.plans import (
+    Axes,
+    Bucket,
+    bucket_shapes,
+    kernels,
+    lower_plans,
+    read_graphs,
+    try_padding,
+)
 from tenantdl.compile.schedules import COMMITTED, Record, Schedules, read_records, write_records
-from tenantdl.compile.segment import cut, measure_ns
 from tenantdl.compile.target import CpuTarget, parse_target
 from tenantdl.compile.tune import Effort, tune
 from tenantdl.errors import UserError
-from tenantdl.exec.cores import pin
-from tenantdl.exec.runner import Runner
 from tenantdl.machine import this_machine
 
 if TYPE_CHECKING:
@@ -66,13 +68,15 @@ NO_TUNING = Tuning()
 
 @dataclass(slots=True)
 class Summary:
-    """What came out of a compilation. Seconds are wall time a phase; `kinds` counts operators and
+    """What came out of a compilation; of the first of its `plans`, where they differ. Seconds are
+    wall time a phase; `kinds` counts operators and
     `flops_by_kind` floating-point operations a template ("generic": the fallback)."""
 
     name: str
     path: str
     target: str
     operators: int = 0
+    plans: int = 1
     kernels: int = 0
     segments: int = 0
     flops: int = 0
@@ -92,12 +96,15 @@ def compile_model(
     name: str | None = None,
     target: str = "native",
     batch: int = 1,
+    together: Sequence[int] = (1,),
     shapes: Mapping[str, tuple[int, ...]] | None = None,
+    buckets: Sequence[Bucket] = (),
     cores: Sequence[int] = (1, 2),
     tuning: Tuning = NO_TUNING,
     progress: Progress | None = None,
 ) -> Summary:
-    """Compile `model` to a bundle, a folder at `out` (replaced if it is a bundle already).
+    """Compile `model` to a bundle, a folder at `out` (replaced if it is a bundle already), with a
+    plan for each number of requests `together` in each combination of `buckets`.
 
     Everything is written beside `out` and renamed at the end. Raises UserError naming what is
     wrong with the model, the target or the place.
@@ -108,25 +115,27 @@ def compile_model(
     cpu = parse_target(target)
     if not cores or any(count < 1 for count in cores):
         raise UserError(f"core counts must be positive, not {list(cores)}")
+    together = sizes(together)
     summary = Summary(name, str(out), f"{cpu.arch}:{cpu.level.mcpu}")
     phases = _Phases(summary, progress)
     with _folder_beside(out) as folder:
         with phases("import"):
-            graph = rewrite(load_graph(model, batch=batch, shapes=shapes))
+            variations, axes = bucket_shapes(model, batch, shapes, buckets)
+            graphs = read_graphs(model, batch, variations)
         with phases("tune"):
-            records = _records(graph, cpu, cores, tuning, name)
+            records = _records(graphs[0], cpu, cores, tuning, name)
         with phases("lower"):
-            program = lower(graph, cpu, max(cores), Schedules(records))
-            memory = plan_memory(program)
+            schedules = Schedules(records)
+            plans, weights = lower_plans(graphs, cpu, max(cores), schedules, batch, together)
         with phases("build"):
-            build_library((op.kernel for op in program.operators), cpu, folder / LIBRARY)
+            build_library(kernels(plans), cpu, folder / LIBRARY)
         with phases("weights"):
-            write_weights(program, memory, folder / WEIGHTS)
-        plan = static_plan(graph, program, memory, batch)
-        manifest = new_manifest(name, cpu, cores, plan, folder, _source(model))
+            write_weights(weights, folder / WEIGHTS)
+        static = [plan.plan() for plan in plans]
+        manifest = new_manifest(name, cpu, cores, static, folder, _source(model))
         with phases("measure"):
-            manifest = _with_segments(manifest, folder, cpu)
-        _describe(summary, manifest, program, folder)
+            manifest = _measured(manifest, axes, folder, cpu)
+        _describe(summary, manifest, folder)
         manifest = msgspec.structs.replace(manifest, summary=asdict(summary))
         write_manifest(manifest, folder)
     return summary
@@ -198,22 +207,19 @@ def _source(model: str | Path | ModelProto) -> str:
     return hashlib.sha256(model.graph.name.encode()).hexdigest()
 
 
-def _with_segments(manifest: Manifest, folder: Path, cpu: CpuTarget) -> Manifest:
-    """Cut the plan by measured operator times, unless it cannot run here."""
+def _measured(manifest: Manifest, axes: Sequence[Axes], folder: Path, cpu: CpuTarget) -> Manifest:
+    """Cut plans by measured operator times and try padding, unless it cannot run here."""
     if not _runs_here(cpu):
         return manifest
     write_manifest(manifest, folder)
+
+    def measure() -> Manifest:
+        plans = measured_plans(manifest.plans, manifest.cores, folder)
+        padding = try_padding(manifest, axes, folder)
+        return msgspec.structs.replace(manifest, plans=tuple(plans), padding=padding)
+
     with ThreadPoolExecutor(1) as thread:  # affinity and core group are a thread's own
-        costs = thread.submit(_measured, folder, manifest.cores).result()
-    segments = cut(costs[1])
-    sums = [
-        tuple(sum(column[part.begin : part.end]) for part in segments) for column in costs.values()
-    ]
-    only = Variant("latency", (), tuple(costs), tuple(sums), (), (), ())
-    plan = msgspec.structs.replace(
-        manifest.plans[0], segments=segments, cost_source="measured", variants=(only,)
-    )
-    return msgspec.structs.replace(manifest, plans=(plan,))
+        return thread.submit(measure).result()
 
 
 def _runs_here(cpu: CpuTarget) -> bool:
@@ -221,22 +227,11 @@ def _runs_here(cpu: CpuTarget) -> bool:
     return cpu.arch == machine.arch and set(cpu.level.features) <= machine.features
 
 
-def _measured(folder: Path, counts: Sequence[int]) -> dict[int, list[int]]:
-    """Operator times on one core and on each of `counts` that this machine has."""
-    usable = this_machine().cores
-    runner = Runner(load_bundle(folder, verify=False))
-    costs: dict[int, list[int]] = {}
-    for count in sorted({1, *counts}):
-        if count <= len(usable):
-            pin(usable[:count])
-            costs[count] = measure_ns(runner)
-    return costs
-
-
-def _describe(summary: Summary, manifest: Manifest, program: Program, folder: Path) -> None:
+def _describe(summary: Summary, manifest: Manifest, folder: Path) -> None:
     plan = manifest.plans[0]
     summary.operators = len(plan.calls)
-    summary.kernels = len({call.symbol for call in plan.calls})
+    summary.plans = len(manifest.plans)
+    summary.kernels = len({call.symbol for plan in manifest.plans for call in plan.calls})
     summary.segments = len(plan.segments)
     summary.flops = sum(call.flops for call in plan.calls)
     summary.arena_bytes = plan.arena_bytes

@@ -48,11 +48,13 @@ class Choice(Generic[S]):
 
 
 class Schedules:
-    """Records, and for what they do not hold: the candidate of rank `rank`."""
+    """Records, and for what they do not hold: the candidate of rank `rank`. `panels`: how wide the
+    panels are that dense weights were packed in, by the value that holds them."""
 
     def __init__(self, records: Iterable[Record] = (), rank: int = 0) -> None:
         self._winners = {record.key: record.schedule for record in records}
         self._rank = rank
+        self.panels: dict[str, int] = {}
 
     def pick(self, key: str, ranked: Sequence[S]) -> Choice[S]:
         """One of `ranked` (best prediction first, not empty). A record of a candidate that is not

@@ -16,7 +16,6 @@ TARGET_NS = 500_000
 # One core, for plans that cannot be measured here: a modest CPU.
 _FLOPS_A_NS = 60.0
 _BYTES_A_NS = 10.0
-_MEASURE_RUNS = 5
 _MEASURE_NS_MAX = 3_000_000_000
 
 
@@ -25,11 +24,11 @@ def estimate_ns(call: Call) -> int:
     return 1_000 + round(max(call.flops / _FLOPS_A_NS, call.bytes / _BYTES_A_NS))
 
 
-def measure_ns(runner: Runner) -> list[int]:
-    """Least time of each operator over a few runs in sequence, on the calling thread's cores."""
+def measure_ns(runner: Runner, runs: int) -> list[int]:
+    """Least time of each operator over `runs` runs in sequence, on the calling thread's cores."""
     best: list[int] = []
     start = time.perf_counter_ns()
-    for _ in range(_MEASURE_RUNS):
+    for _ in range(runs):
         times = runner.time_ns()
         best = [min(pair) for pair in zip(best, times, strict=True)] if best else times
         if time.perf_counter_ns() - start > _MEASURE_NS_MAX:

@@ -101,9 +101,9 @@ def _runner(graph: Graph, program: Program, target: CpuTarget, folder: Path) -> 
     folder.mkdir()
     memory = plan_memory(program)
     build_library((op.kernel for op in program.operators), target, folder / LIBRARY)
-    write_weights(program, memory, folder / WEIGHTS)
+    write_weights(memory.weights, folder / WEIGHTS)
     plan = static_plan(graph, program, memory, 1)
-    write_manifest(new_manifest("variant", target, (1,), plan, folder, ""), folder)
+    write_manifest(new_manifest("variant", target, (1,), (plan,), folder, ""), folder)
     return Runner(load_bundle(folder, verify=False))
 
 

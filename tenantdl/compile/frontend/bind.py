@@ -29,7 +29,7 @@ def bind_inputs(
     if batch < 1:
         raise Refusal(f"batch {batch} is not positive")
     protos = [proto for proto in graph.input if proto.name not in scope.names]
-    declared = {proto.name: _declared(proto) for proto in protos}
+    declared = {proto.name: declared_dims(proto) for proto in protos}
     for name in shapes:
         if name not in declared:
             raise Refusal(f"there is no input '{name}' (there are: {', '.join(declared)})")
@@ -49,7 +49,7 @@ def bind_inputs(
     return names
 
 
-def _declared(proto: onnx.ValueInfoProto) -> _Dims | None:
+def declared_dims(proto: onnx.ValueInfoProto) -> _Dims | None:
     """The dimensions an input declares; None where not even their number is known."""
     check_text(proto.name)
     if not proto.name or not proto.type.HasField("tensor_type"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from tenantdl.compile.frontend.bind import bind_inputs
+from tenantdl.compile.frontend.bind import bind_inputs, declared_dims
 from tenantdl.compile.frontend.dtypes import RUNNABLE, dtype_name
 from tenantdl.compile.frontend.read import Weights, read_model
 from tenantdl.compile.frontend.refusal import Refusal, check_text
@@ -39,6 +39,19 @@ def load_graph(
         raise UserError(str(refusal), where=where) from refusal
     except Exception as error:  # hostile files break protobuf and NumPy in their own ways
         raise UserError(f"ill-formed ({type(error).__name__}: {error})", where=where) from error
+
+
+def input_dims(model: str | Path | onnx.ModelProto) -> dict[str, list[int | str]]:
+    """The declared dimensions of each input that is no constant: numbers, names, "" where the model
+    says nothing; an input of unknown rank has none. Raises UserError."""
+    where = str(model) if isinstance(model, str | Path) else "model"
+    try:
+        proto, _, where = read_model(model)
+        constants = {tensor.name for tensor in proto.graph.initializer}
+        ports = [port for port in proto.graph.input if port.name not in constants]
+        return {port.name: declared_dims(port) or [] for port in ports}
+    except Refusal as refusal:
+        raise UserError(str(refusal), where=where) from refusal
 
 
 def _load(

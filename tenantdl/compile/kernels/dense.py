@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from tenantdl.compile.graph import Array, Node
 from tenantdl.compile.kernels.dense_gemm import DenseSchedule, DenseSpec, dense
 from tenantdl.compile.kernels.registry import Template
 from tenantdl.compile.kernels.runs import even_runs
+from tenantdl.compile.operator import Kernel, Wide
 from tenantdl.compile.schedules import ranked
 from tenantdl.compile.target import CpuTarget
 
@@ -51,13 +53,33 @@ def _lower(context: Context, group: Group) -> None:
     rows = context.type(node.inputs[0]).size // inner
     spec = DenseSpec(rows, inner, columns, context.target.lanes, program)
     found = ranked_schedules(spec, context.target, context.cores)
+    # Plans of one bundle share their weights: the first one says how these are packed.
+    panels = context.schedules.panels
+    alike = [c for c in found if c.panel == panels.get(node.inputs[1], c.panel)]
+    found = alike or found
     choice = context.schedules.pick(f"dense {spec} on {context.cores}", found)
     schedule = choice.schedule
+    panels.setdefault(node.inputs[1], schedule.panel)
     packed = context.constant(pack_panels(weights.reshape(inner, columns), spec, schedule))
     args = (source, packed, *operands, context.new_plain(group.output))
     kernel = dense(spec, schedule)
     flops = 2 * rows * inner * columns
-    context.emit(group.name, "dense", kernel, args, flops=flops, choices=(choice,))
+
+    def wider(requests: int) -> Kernel | None:
+        wide = replace(spec, rows=spec.rows * requests)
+        found = ranked_schedules(wide, context.target, context.cores)
+        fits = [candidate for candidate in found if candidate.panel == schedule.panel]
+        return dense(wide, fits[0]) if fits else None
+
+    context.emit(
+        group.name,
+        "dense",
+        kernel,
+        args,
+        flops=flops,
+        choices=(choice,),
+        wide=Wide(spec.rows, wider),
+    )
 
 
 def pack_panels(weights: Array, spec: DenseSpec, schedule: DenseSchedule) -> Array:

@@ -1,0 +1,54 @@
+"""What plans take on this machine: operator times on every core count, segments cut by them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from tenantdl.bundle.load import LoadedBundle, load_bundle
+from tenantdl.bundle.manifest import ALIGNMENT, Plan, Variant
+from tenantdl.compile.segment import cut, measure_ns
+from tenantdl.exec.cores import pin
+from tenantdl.exec.runner import Runner
+from tenantdl.machine import this_machine
+
+# Of a plan for one request, and of the others: sixteen requests take sixteen times as long.
+_RUNS, _RUNS_MANY = 5, 1
+
+
+def measured_plans(plans: Sequence[Plan], counts: Sequence[int], folder: Path) -> list[Plan]:
+    """`plans` of the bundle in `folder` with segments and their measured costs on one core and on
+    each of `counts` that this machine has. Moves the calling thread's affinity."""
+    bundle = load_bundle(folder, verify=False)
+    # One arena for all: its pages are there when the first operator is timed.
+    arena = np.zeros(max(plan.arena_bytes for plan in plans) + ALIGNMENT, np.uint8)
+    arena = arena[-arena.ctypes.data % ALIGNMENT :]
+    found = []
+    for plan in plans:
+        arena[:] = 0
+        runs = _RUNS if plan.batch == plans[0].batch else _RUNS_MANY
+        found.append(_measured(bundle, plan, counts, memoryview(arena), runs))
+    return found
+
+
+def _measured(
+    bundle: LoadedBundle, plan: Plan, counts: Sequence[int], arena: memoryview, runs: int
+) -> Plan:
+    usable = this_machine().cores
+    runner = Runner(bundle, plan, arena)
+    costs: dict[int, list[int]] = {}
+    for count in sorted({1, *counts}):
+        if count <= len(usable):
+            pin(usable[:count])
+            costs[count] = measure_ns(runner, runs)
+    segments = cut(costs[1])
+    sums = [
+        tuple(sum(column[part.begin : part.end]) for part in segments) for column in costs.values()
+    ]
+    only = Variant("latency", (), tuple(costs), tuple(sums), (), (), ())
+    return msgspec.structs.replace(
+        plan, segments=segments, cost_source="measured", variants=(only,)
+    )

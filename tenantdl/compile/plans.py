@@ -1,0 +1,218 @@
+"""The plans of a bundle: for every shape bucket the graph is lowered anew, for every batch size its
+program is repeated (`batch`). Kernels and packed weights are shared wherever they are equal.
+
+A *bucket* is one extent of a dimension that varies (tokens, pixels of width). What is shorter may
+be padded with zeros only where that changes nothing: models that take a mask. This is not assumed
+but tried (`try_padding`): a convolution, for one, sees the zeros.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tenantdl.bundle.load import load_bundle
+from tenantdl.bundle.manifest import Manifest, Padding, Plan
+from tenantdl.bundle.select import padded_to
+from tenantdl.compile.batch import batched, check_batchable
+from tenantdl.compile.files import static_plan
+from tenantdl.compile.frontend.load import input_dims, load_graph
+from tenantdl.compile.graph import Graph
+from tenantdl.compile.lower import lower
+from tenantdl.compile.memory import MemoryPlan, Weights, plan_memory
+from tenantdl.compile.operator import Kernel, Program
+from tenantdl.compile.rewrite import rewrite
+from tenantdl.compile.schedules import Schedules
+from tenantdl.compile.target import CpuTarget
+from tenantdl.errors import UserError
+from tenantdl.exec.runner import Runner
+from tenantdl.load.inputs import random_inputs
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+Shapes = Mapping[str, tuple[int, ...]]
+BUCKETS_MAX = 64
+_TOLERANCE = 1e-5
+_SEEDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """`dimension`: its name in the model, or INPUT.AXIS; `extents` in ascending order."""
+
+    dimension: str
+    extents: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """One plan before kernels are compiled."""
+
+    graph: Graph
+    program: Program
+    memory: MemoryPlan
+    batch: int
+    together: int
+
+    def plan(self) -> Plan:
+        """The static plan."""
+        return static_plan(self.graph, self.program, self.memory, self.batch, self.together)
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """Which (input, axis) pairs the dimension of a bucket is."""
+
+    bucket: Bucket
+    places: tuple[tuple[str, int], ...]
+
+
+def bucket_shapes(
+    model: str | Path | ModelProto, batch: int, shapes: Shapes | None, buckets: Sequence[Bucket]
+) -> tuple[list[Shapes | None], list[Axes]]:
+    """The shapes of each combination of extents; first the one that `shapes` names, if it is among
+    them. Raises UserError for a dimension that there is not."""
+    if not buckets:
+        return [shapes], []
+    declared = input_dims(model)
+    axes = [Axes(bucket, _places(bucket.dimension, declared)) for bucket in buckets]
+    given = dict(shapes or {})
+    names = dict.fromkeys([*given, *(name for a in axes for name, _ in a.places)])
+    found: list[Shapes | None] = []
+    for extents in itertools.product(*(bucket.extents for bucket in buckets)):
+        chosen = {
+            place: extent for a, extent in zip(axes, extents, strict=True) for place in a.places
+        }
+        found.append({n: _shape(n, declared[n], given.get(n), batch, chosen) for n in names})
+    if len(found) > BUCKETS_MAX:
+        raise UserError(f"{len(found)} combinations of buckets; at most {BUCKETS_MAX}")
+    found.sort(key=lambda one: one != given)
+    return found, axes
+
+
+def _places(
+    dimension: str, declared: Mapping[str, Sequence[int | str]]
+) -> tuple[tuple[str, int], ...]:
+    name, _, axis = dimension.rpartition(".")
+    symbol: int | str = dimension
+    places: dict[tuple[str, int], None] = {}
+    if name in declared and axis.isdigit() and int(axis) < len(declared[name]):
+        symbol = declared[name][int(axis)]
+        places[name, int(axis)] = None
+    if isinstance(symbol, str) and symbol:
+        places |= {
+            (n, i): None for n, dims in declared.items() for i, d in enumerate(dims) if d == symbol
+        }
+    if not places or any(isinstance(declared[n][i], int) for n, i in places):
+        known = {n: [d or "?" for d in dims] for n, dims in declared.items()}
+        raise UserError(f"no open dimension {dimension!r}: name one or give INPUT.AXIS of {known}")
+    return tuple(places)
+
+
+def _shape(
+    name: str,
+    dims: Sequence[int | str],
+    given: tuple[int, ...] | None,
+    batch: int,
+    chosen: Mapping[tuple[str, int], int],
+) -> tuple[int, ...]:
+    shape = []
+    for axis, dim in enumerate(dims):
+        extent = chosen.get((name, axis))
+        if extent is None and given is not None and axis < len(given):
+            extent = given[axis]
+        if extent is None:
+            extent = dim if isinstance(dim, int) else batch if axis == 0 else None
+        if extent is None:
+            raise UserError(f"input {name!r} leaves dimension {axis} open: give its shape")
+        shape.append(extent)
+    return tuple(shape)
+
+
+def lower_plans(
+    graphs: Sequence[Graph],
+    cpu: CpuTarget,
+    cores: int,
+    schedules: Schedules,
+    batch: int,
+    together: Sequence[int],
+) -> tuple[list[Lowered], Weights]:
+    """All plans, those of the first graph first; one request at a time first in each."""
+    weights = Weights()
+    plans: list[Lowered] = []
+    for graph in graphs:
+        if len(together) > 1:
+            check_batchable(graph)
+        program = lower(graph, cpu, cores, schedules)
+        for requests in together:
+            many = program if requests == 1 else batched(program, requests, cpu.caches.l2_bytes)
+            plans.append(Lowered(graph, many, plan_memory(many, weights), batch, requests))
+    return plans, weights
+
+
+def read_graphs(
+    model: str | Path | ModelProto, batch: int, shapes: Sequence[Shapes | None]
+) -> list[Graph]:
+    """The rewritten graph for each of `shapes`. Raises UserError."""
+    return [rewrite(load_graph(model, batch=batch, shapes=one)) for one in shapes]
+
+
+def kernels(plans: Sequence[Lowered]) -> list[Kernel]:
+    """Every distinct kernel once."""
+    found = {op.kernel.key: op.kernel for plan in plans for op in plan.program.operators}
+    return list(found.values())
+
+
+def try_padding(manifest: Manifest, axes: Sequence[Axes], folder: Path) -> Padding | None:
+    """How requests between two buckets may be padded, if that changes no result."""
+    plans = [plan for plan in manifest.plans if plan.batch == manifest.plans[0].batch]
+    if len(axes) != 1 or len(plans) < 2:
+        return None
+    name, axis = axes[0].places[0]
+    plans.sort(key=lambda plan: _extent(plan, name, axis))
+    cuts = _cuts(plans, [_extent(plan, name, axis) for plan in plans])
+    if cuts is None:
+        return None
+    padding = Padding(axes[0].places, cuts)
+    bundle = load_bundle(folder, verify=False)
+    runners = [Runner(bundle, plan) for plan in plans]
+    for short, long in itertools.pairwise(runners):
+        for seed in range(_SEEDS):
+            inputs = random_inputs(short.plan.inputs, seed)
+            extent = _extent(short.plan, name, axis)
+            exact = short.run(inputs)
+            got = long.run(padded_to(long.plan, inputs))
+            for output, where in padding.outputs:
+                got[output] = got[output].take(range(extent), where)
+            if not all(_alike(got[key], exact[key]) for key in exact):
+                return None
+    return padding
+
+
+def _extent(plan: Plan, name: str, axis: int) -> int:
+    return next(tensor.shape[axis] for tensor in plan.inputs if tensor.name == name)
+
+
+def _cuts(plans: Sequence[Plan], extents: Sequence[int]) -> tuple[tuple[str, int], ...] | None:
+    """Output axes that follow the bucket; None if one follows it in another way."""
+    cuts = []
+    for same in zip(*(plan.outputs for plan in plans), strict=True):
+        for axis, along in enumerate(zip(*(tensor.shape for tensor in same), strict=True)):
+            if len(set(along)) > 1:
+                if list(along) != list(extents):
+                    return None
+                cuts.append((same[0].name, axis))
+    return tuple(cuts)
+
+
+def _alike(got: np.ndarray, exact: np.ndarray) -> bool:
+    if got.shape != exact.shape:
+        return False
+    scale = float(np.max(np.abs(exact), initial=1e-30))
+    return float(np.max(np.abs(got - exact), initial=0.0)) <= _TOLERANCE * scale
