@@ -1,6 +1,6 @@
-"""Compile the batching scheduler's typed modules with mypyc, from the same sources, into the package
-`tenantdl_compiled` beside the installed ones. `tenantdl.sched.batching` takes them from there as
-long as its sources are the ones that they were made of; otherwise it runs as plain Python.
+"""Compile the typed modules of the batching scheduler with mypyc, from the same sources, into a
+package `tenantdl_compiled` beside the installed ones. `tenantdl.sched.batching` takes them from
+there as long as its sources are what they were made of; otherwise it runs as plain Python.
 
     python scripts/compile_batching.py [FOLDER]      # default: site-packages
 """
@@ -18,9 +18,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path("tenantdl/sched/batching")
-MODULES = (
-    "tournament rate latency slots queue policies order batcher pace"  # what a request passes
-).split()
+# What a request passes.
+MODULES = "tournament", "rate", "latency", "slots", "queue", "policies", "order", "batcher", "pace"
 FINDER = '''"""Made by scripts/compile_batching.py: compiled modules, and what they were made of."""
 
 import hashlib

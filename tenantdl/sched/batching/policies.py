@@ -13,11 +13,12 @@ auto              deferred where the queue keeps several slots busy, else eager-
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import NamedTuple
 
 from tenantdl.errors import UserError
-from tenantdl.sched.batching.messages import Drop, Why
+from tenantdl.sched.batching.messages import Drop, QueueId, Why
 from tenantdl.sched.batching.queue import Queue
 from tenantdl.units import Ns, from_ms
 
@@ -120,14 +121,19 @@ def no_drop(number: int, queue: Queue, now: int, free: int, drops: list[Drop]) -
 def _drop_heads(
     number: int, queue: Queue, size: int, now: int, free: int, drops: list[Drop]
 ) -> int:
-    while len(queue):
-        deadline = queue.deadlines[queue.head]
-        if queue.holds(deadline, size, now, free):
-            return min(queue.fit(deadline, now, free), len(queue))
-        alone = size > 1 and queue.holds(deadline, 1, now, free)
-        why = Why.FOR_THE_BATCH if alone else Why.TOO_LATE
-        drops.append(Drop(number, queue.pop(1)[0], why))  # type: ignore[arg-type]
-    return 0
+    """Drop every head that a batch of `size` would keep waiting too long; how many of the rest fit
+    one batch."""
+    deadlines, head = queue.deadlines, queue.head
+    count = bisect_left(deadlines, queue.earliest_end(size, now, free), head) - head
+    if count:
+        alone = queue.earliest_end(1, now, free) if size > 1 else deadlines[head + count - 1] + 1
+        for request in queue.pop(count):
+            late = request.deadline - queue.network.response < alone
+            why = Why.TOO_LATE if late else Why.FOR_THE_BATCH
+            drops.append(Drop(QueueId(number), request, why))
+    if len(queue) == 0:
+        return 0
+    return min(queue.fit(queue.deadlines[queue.head], now, free), len(queue))
 
 
 POLICIES: dict[str, Policy] = {

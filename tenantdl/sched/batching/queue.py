@@ -121,12 +121,15 @@ class Queue:
             self.head = 0
         return taken
 
+    def earliest_end(self, size: int, now: int, free: int) -> int:
+        """When a batch of `size` granted now, on a slot free at `free`, ends."""
+        delivered: int = now + self.control + self._with_data.times[size]
+        following: int = free + self.latency.times[size]
+        return delivered if delivered > following else following
+
     def holds(self, deadline: int, size: int, now: int, free: int) -> bool:
-        """Whether a batch of `size` granted now, on a slot free at `free`, ends by `deadline`."""
-        return (
-            now + self.control + self._with_data.times[size] <= deadline
-            and free + self.latency.times[size] <= deadline
-        )
+        """Whether such a batch ends by `deadline`."""
+        return self.earliest_end(size, now, free) <= deadline
 
     def fit(self, deadline: int, now: int, free: int) -> int:
         """The largest batch granted now, on a slot free at `free`, that ends by `deadline`."""
