@@ -9,7 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
-from tenantdl.cli import kernels_bench, latency_bench, parse, plan_bench, predict_bench, serve
+from tenantdl.cli import (
+    batching_bench,
+    kernels_bench,
+    latency_bench,
+    parse,
+    plan_bench,
+    predict_bench,
+    serve,
+)
 
 # Run on the daemon by `bench policies` unless others are named.
 COMPARED = (
@@ -32,6 +40,7 @@ plan_bench.register(app)
 latency_bench.register(app)
 kernels_bench.register(app)
 predict_bench.register(app)
+batching_bench.register(app)
 
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of inputs and random weights.")]

@@ -10,6 +10,22 @@ import typer
 from tenantdl.cli import parse
 
 AUTO = (1, 2, 4, 8, 16)
+Batch = Annotated[
+    str,
+    typer.Option(
+        metavar="N|1,2,…|auto",
+        help="Extent of a symbolic first dimension; several sizes are for requests that run"
+        " together (auto: 1,2,4,8,16).",
+    ),
+]
+Buckets = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="DIM=16,32,…",
+        help="Extents of an open dimension, by its name or as INPUT.AXIS; also"
+        " DIM=FIRST:LAST:STEP (repeatable).",
+    ),
+]
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a compiled model.")]
 
 
@@ -29,22 +45,8 @@ def compile_command(
     target: Annotated[
         str, typer.Option(help="native, or ARCH[:CPU] such as x86_64:haswell.")
     ] = "native",
-    batch: Annotated[
-        str,
-        typer.Option(
-            metavar="N|1,2,…|auto",
-            help="Extent of a symbolic first dimension; several sizes are for requests that run"
-            " together (auto: 1,2,4,8,16).",
-        ),
-    ] = "1",
-    bucket: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="DIM=16,32,…",
-            help="Extents of an open dimension, by its name or as INPUT.AXIS; also"
-            " DIM=FIRST:LAST:STEP (repeatable).",
-        ),
-    ] = None,
+    batch: Batch = "1",
+    bucket: Buckets = None,
     shape: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=1x3x224x224", help="Shape of an input (repeatable)."),

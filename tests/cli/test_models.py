@@ -82,6 +82,7 @@ def test_compile_passes_options_on_and_shows_a_summary(
         "tune": "fast",
         "tuning_logs": tmp_path,
         "batch": 4,
+        "buckets": {},
         "shapes": {"x": (4, 3)},
         "cores": (1,),
     }

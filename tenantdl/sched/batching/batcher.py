@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from tenantdl.errors import InvariantError
 from tenantdl.ids import RequestId
-from tenantdl.sched.batching.config import BatchingConfig
+from tenantdl.sched.batching.config import BatchingConfig, QueueSpec
 from tenantdl.sched.batching.messages import (
     Arrived,
     Batch,
@@ -36,7 +36,7 @@ from tenantdl.sched.batching.messages import (
     Why,
 )
 from tenantdl.sched.batching.order import KEYS, KeyOrder, Order
-from tenantdl.sched.batching.policies import policy
+from tenantdl.sched.batching.policies import Form, Start, policy
 from tenantdl.sched.batching.queue import IDLE, PENDING, READY, Queue
 from tenantdl.sched.batching.slots import Slots
 from tenantdl.sched.batching.tournament import NEVER, Tournament
@@ -61,20 +61,19 @@ class Batcher:
     def __init__(
         self, config: BatchingConfig, orders: Callable[[int], Order] | None = None
     ) -> None:
-        chosen = policy(config.policy)
-        self._start, self._form = chosen.start, chosen.form
         if orders is None and config.order not in KEYS:
             raise InvariantError(f"order {config.order!r} is none of {sorted(KEYS)}")
-        self.queues: list[Queue] = [Queue(spec, config.network) for spec in config.queues]
-        count = len(self.queues)
-        ahead = any(queue.lead(1) for queue in self.queues)
-        self.slots = Slots(config.slots, ahead=ahead)
-        self._timers = Tournament(count)
-        make = orders or (lambda n: KeyOrder(KEYS[config.order], n))
-        classes = sorted({queue.priority for queue in self.queues})
-        self._ready: list[Order] = [make(count) for _ in classes]
+        self._network = config.network
+        self._policy = config.policy
+        self._make = orders or (lambda n: KeyOrder(KEYS[config.order], n))
+        self.queues: list[Queue] = []
+        self._starts: list[Start] = []
+        self._forms: list[Form] = []
+        self.slots = Slots(config.slots, ahead=config.network.control + config.network.data > 0)
+        self._timers = Tournament(0)
+        self._ready: list[Order] = []
         # The place of each queue's priority class in `_ready`.
-        self._class: list[int] = [classes.index(queue.priority) for queue in self.queues]
+        self._class: list[int] = []
         self._now: int = 0
         self._wakeup: int = NEVER
         self._out: list[Command] = []
@@ -83,6 +82,35 @@ class Batcher:
         self._batches: int = 0
         self._busy: int = 0
         self._dropped: int = 0
+        for spec in config.queues:
+            self._add(spec)
+        self._arrange()
+
+    def open(self, spec: QueueSpec) -> int:
+        """One more queue; its number."""
+        self._add(spec)
+        self._arrange()
+        return len(self.queues) - 1
+
+    def _add(self, spec: QueueSpec) -> None:
+        chosen = policy(spec.policy or self._policy)
+        self.queues.append(Queue(spec, self._network))
+        self._starts.append(chosen.start)
+        self._forms.append(chosen.form)
+
+    def _arrange(self) -> None:
+        """Make room for all queues in what is kept of them together."""
+        count = len(self.queues)
+        timers = Tournament(count)
+        for number, key in enumerate(self._timers.keys[:count]):
+            timers.set(number, key)
+        self._timers = timers
+        classes = sorted({queue.priority for queue in self.queues})
+        self._class = [classes.index(queue.priority) for queue in self.queues]
+        self._ready = [self._make(count) for _ in classes]
+        for number, queue in enumerate(self.queues):
+            if queue.state == READY:
+                self._ready[self._class[number]].add(number, queue)
 
     def handle(self, event: Event, now: Ns) -> list[Command]:
         """Take `event` in at time `now` (which never goes back) and say what to do."""
@@ -144,7 +172,7 @@ class Batcher:
             queue.size = size
             queue.deadline = queue.deadlines[queue.head]
             lead = queue.control + queue.data * size
-            queue.start = max(self._start(queue, size, now), now + lead)
+            queue.start = max(self._starts[number](queue, size, now), now + lead)
             if queue.start <= now + lead:
                 self._make_ready(number, queue, now)
                 return
@@ -163,7 +191,7 @@ class Batcher:
     def _sized(self, number: int, queue: Queue, now: int, free: int) -> int:
         """The size of a batch on a slot that is free at `free`, after drops."""
         drops: list[Drop] = []
-        size = self._form(number, queue, now, free, drops)
+        size = self._forms[number](number, queue, now, free, drops)
         if drops:
             self._dropped += len(drops)
             self._out.extend(drops)
