@@ -59,6 +59,20 @@ class TenantSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     requests_ks: int = 0
 
 
+class BatchSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Requests of `tenant` for the first of `plans` of `model` may run together: `plans[i]` takes
+    `sizes[i]` of them, ascending from 1. `policy`: a name that `batching.policies.policy` knows.
+    `slo`: the tenant's latency target. `name`: for people."""
+
+    name: str
+    tenant: TenantId
+    model: ModelId
+    sizes: tuple[int, ...]
+    plans: tuple[int, ...]
+    slo: Ns
+    policy: str = "auto"
+
+
 class Overheads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a change costs, in ns: `handover` of a launch to an idle lane, `resize` of a core group
     between two blocks of a request, `migrate` of a request to another lane."""
@@ -74,7 +88,8 @@ class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `refuse_infeasible`: refuse at arrival what could not be done in time on an empty machine.
     `attempts_max`: how often a request may be started before a lost lane means refusal.
     `domains`: cores that share a last-level cache. `ahead`: tell lanes what comes next while they
-    still run; worth it where waking an idle lane is dear."""
+    still run; worth it where waking an idle lane is dear. `batching`: what may run together
+    (`batched.BatchedScheduler`)."""
 
     policy: str
     lanes: tuple[LaneSpec, ...]
@@ -87,6 +102,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     domains: tuple[tuple[CoreId, ...], ...] = ()
     overheads: Overheads = Overheads()
     ahead: bool = True
+    batching: tuple[BatchSpec, ...] = ()
 
 
 def one_core_plan(costs: tuple[int, ...]) -> PlanSpec:

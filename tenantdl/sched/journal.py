@@ -17,9 +17,9 @@ from typing import NamedTuple
 import msgspec
 
 from tenantdl.errors import InvariantError, UserError
+from tenantdl.sched.batched import make_scheduler
 from tenantdl.sched.config import SchedulerConfig
 from tenantdl.sched.messages import Command, Event
-from tenantdl.sched.scheduler import Scheduler
 from tenantdl.sched.state import Counts
 from tenantdl.units import Ns
 
@@ -89,7 +89,7 @@ def replay(lines: Iterable[bytes], where: str = "journal", *, check: bool = Fals
     Raises InvariantError at the first entry whose commands differ, with what they are now.
     """
     config, entries = read(lines, where)
-    scheduler = Scheduler(config)
+    scheduler = make_scheduler(config)
     agreed = 0
     for entry in entries:
         commands = tuple(scheduler.handle(entry.event, entry.now))

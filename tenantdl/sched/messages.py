@@ -183,6 +183,21 @@ class Reject(_Message, frozen=True, tag=True):
     reason: Reason
 
 
+class Gathered(_Message, frozen=True, tag=True):
+    """From now on `batch.request` stands for `members`, in their order: launches of it take the
+    members' inputs in and give their outputs back. Each of them gets a last word of its own, after
+    which `Dissolved` follows."""
+
+    batch: RequestArrived
+    members: tuple[RequestId, ...]
+
+
+class Dissolved(_Message, frozen=True, tag=True):
+    """Nothing stands for the members of `request` any more."""
+
+    request: RequestId
+
+
 Event = (
     RequestArrived
     | LaunchStarted
@@ -198,4 +213,4 @@ Event = (
     | TenantRemoved
     | Tick
 )
-Command = Launch | Complete | Reject
+Command = Launch | Complete | Reject | Gathered | Dissolved

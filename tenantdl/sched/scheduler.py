@@ -39,11 +39,12 @@ from tenantdl.units import Ns
 
 
 class Scheduler:
-    """One machine's scheduler. Raises InvariantError for events that cannot be."""
+    """One machine's scheduler; `book`: what it knows, to be read only. Raises InvariantError for
+    events that cannot be."""
 
     def __init__(self, config: SchedulerConfig) -> None:
         self._policy, self._parameter = find_policy(config.policy)
-        self._book = Book(config, self._policy.rank)
+        self._book = self.book = Book(config, self._policy.rank)
         self._decide = self._policy.make(self._book, self._parameter)
         self._now, self._arrivals, self._launches = Ns(0), 0, 0
         self._out: list[Command] = []

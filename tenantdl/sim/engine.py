@@ -14,13 +14,16 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tenantdl.ids import LaneId, RequestId
+from tenantdl.sched.batched import make_scheduler
 from tenantdl.sched.config import SchedulerConfig
 from tenantdl.sched.costs import UNDISTURBED
 from tenantdl.sched.messages import (
     BlockFinished,
     Command,
     Complete,
+    Dissolved,
     Event,
+    Gathered,
     LaneReady,
     Launch,
     LaunchStarted,
@@ -28,7 +31,6 @@ from tenantdl.sched.messages import (
     RequestArrived,
     Tick,
 )
-from tenantdl.sched.scheduler import Scheduler
 from tenantdl.sched.state import Counts
 from tenantdl.sim.contention import Running
 from tenantdl.sim.execution import ExecutionModel
@@ -102,7 +104,7 @@ class Simulation:
         misses_max: int | None = None,
     ) -> None:
         """`misses_max`: stop when more requests than that were late or refused."""
-        self._scheduler = Scheduler(config)
+        self._scheduler = make_scheduler(config)
         self._model = model
         self._rng = random.Random(seed)
         self._noise = model.machine.noise
@@ -161,6 +163,11 @@ class Simulation:
                     lane.order = command
                     if lane.launch is None:
                         woken.append(lane)
+                case Gathered():
+                    self._arrived[command.batch.request] = (command.batch, now)
+                case Dissolved():
+                    del self._arrived[command.request]
+                    self._last.pop(command.request, None)
                 case Complete() | Reject():
                     arrived, at = self._arrived.pop(command.request)
                     finished = now if isinstance(command, Complete) else None

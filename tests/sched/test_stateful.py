@@ -13,7 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tenantdl.errors import InvariantError
 from tenantdl.ids import CoreId, LaneId, ModelId, RequestId, TenantId
+from tenantdl.sched.batched import make_scheduler
 from tenantdl.sched.config import (
+    BatchSpec,
     LaneSpec,
     ModelSpec,
     PlanSpec,
@@ -30,7 +32,9 @@ from tenantdl.sched.messages import (
     Cancelled,
     Command,
     Complete,
+    Dissolved,
     Event,
+    Gathered,
     LaneLost,
     LaneReady,
     Launch,
@@ -45,7 +49,6 @@ from tenantdl.sched.messages import (
 )
 from tenantdl.sched.policies import POLICIES
 from tenantdl.sched.request import TRANSITIONS, Request, State
-from tenantdl.sched.scheduler import Scheduler
 from tenantdl.units import MS, Ns
 
 TENANTS = {"a": (MS, 2 * MS, MS // 2), "b": (3 * MS,) * 7, "c": (MS // 10,) * 3}
@@ -65,6 +68,11 @@ def plan(costs: tuple[int, ...]) -> PlanSpec:
             for factor, worst, pressure in ((10, 2500, 1000), (11, 1300, 500))
         )
     )
+
+
+def plans(costs: tuple[int, ...]) -> tuple[PlanSpec, ...]:
+    """For one, two and four requests."""
+    return tuple(plan(tuple(cost * many for cost in costs)) for many in (1, 2, 4))
 
 
 @dataclass
@@ -88,10 +96,11 @@ class LaneModel:
 
 @dataclass
 class World:
-    """Who has been answered, and which segments of a request have run in a row."""
+    """Who has been answered, which segments of a request have run in a row, who is in a batch."""
 
     answered: dict[int, Command] = field(default_factory=dict)
     done: dict[int, int] = field(default_factory=dict)
+    batch: dict[int, RequestId | None] = field(default_factory=dict)
 
 
 class Serving(RuleBasedStateMachine):
@@ -103,6 +112,7 @@ class Serving(RuleBasedStateMachine):
         arenas=st.integers(1, 3),
         ahead=st.booleans(),
         share=st.integers(0, 500),
+        batching=st.sampled_from(["", "", "deferred", "eager", "auto", "timeout(2)"]),
     )
     def begin(
         self,
@@ -113,11 +123,12 @@ class Serving(RuleBasedStateMachine):
         arenas: int,
         ahead: bool,
         share: int,
+        batching: str,
     ) -> None:
         config = SchedulerConfig(
             policy=policy,
             lanes=tuple(LaneSpec(LaneId(i), (CoreId(i),)) for i in range(lanes)),
-            models=tuple(ModelSpec(ModelId(m), (plan(costs),)) for m, costs in TENANTS.items()),
+            models=tuple(ModelSpec(ModelId(m), plans(costs)) for m, costs in TENANTS.items()),
             tenants=tuple(
                 TenantSpec(TenantId(t), 5, arenas, share=share, model=ModelId(t), qos=Ns(20 * MS))
                 for t in TENANTS
@@ -126,8 +137,13 @@ class Serving(RuleBasedStateMachine):
             ahead=ahead,
             blocks_max=blocks_max,
             refuse_infeasible=refuse,
+            batching=tuple(
+                BatchSpec(t, TenantId(t), ModelId(t), (1, 2, 4), (0, 1, 2), Ns(20 * MS), batching)
+                for t in ("a", "c")
+                if batching
+            ),
         )
-        self.scheduler = Scheduler(config)
+        self.scheduler = make_scheduler(config)
         self.lanes = {i: LaneModel() for i in range(lanes)}
         self.world = World()
         self.now = 0
@@ -152,11 +168,22 @@ class Serving(RuleBasedStateMachine):
                     assert command.request not in self.world.answered
                     lane.order = command
                     self.nobody_else_holds(command)
+                case Gathered():
+                    assert command.members
+                    assert self.world.answered.keys().isdisjoint(command.members)
+                    for member in command.members:
+                        assert self.world.batch.get(member) is None
+                        self.world.batch[member] = command.batch.request
+                case Dissolved():
+                    for member, batch in self.world.batch.items():
+                        if batch == command.request:
+                            self.world.batch[member] = None
                 case Complete() | Reject():
                     assert command.request not in self.world.answered
                     self.world.answered[command.request] = command
+                    held = {command.request, self.world.batch.get(command.request)}
                     assert all(
-                        lane.running is None or lane.running.request != command.request
+                        lane.running is None or lane.running.request not in held
                         for lane in self.lanes.values()
                     )
 

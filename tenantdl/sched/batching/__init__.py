@@ -7,6 +7,7 @@ queue       requests of one queue, candidate    ranking       the highest score:
 order       which ready candidate goes first    distribution  run times, of the longest of a batch
 slots       lowest-numbered idle slot           learn         run times online, sliding window
 latency     l(b); analytic target and bounds    tournament    best of n keys, O(log n) an update
+times       l(b) as a quantile of those times
 rate        arrival rate                        advice        how many slots more or fewer
 pace        a batcher in real time, on slots that only keep time
 

@@ -13,7 +13,7 @@ WINDOW = 512
 _RENEWALS = 16
 
 
-class _Window:
+class Window:
     """The last WINDOW samples of one group."""
 
     def __init__(self, guess: Distribution) -> None:
@@ -48,14 +48,14 @@ class Learner:
         self.c1 = c1
         self.version = 0
         self._guess = from_samples(sorted(guess))
-        self._windows: dict[int, _Window] = {}
+        self._windows: dict[int, Window] = {}
         self._mix: deque[int] = deque()
         self._counts: dict[int, int] = {}
 
     def arrived(self, group: int) -> None:
         """A request of `group` came: it counts in the mix of unknown batch-mates."""
         if group not in self._windows:
-            self._windows[group] = _Window(self._guess)
+            self._windows[group] = Window(self._guess)
             self.version += 1
         self._mix.append(group)
         self._counts[group] = self._counts.get(group, 0) + 1
@@ -64,7 +64,7 @@ class Learner:
 
     def observe(self, group: int, work: int) -> None:
         """A request of `group` took, or would have taken, `work` ns alone."""
-        window = self._windows.setdefault(group, _Window(self._guess))
+        window = self._windows.setdefault(group, Window(self._guess))
         self.version += window.observe(work)
 
     def alone(self, group: int) -> Distribution:

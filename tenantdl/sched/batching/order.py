@@ -4,6 +4,8 @@ invalid_after   the one that has to begin first (default)
 deadline        the one with the earliest deadline
 slack           the one whose window, from its start to invalid-after, is the narrowest
 efficiency      the one that serves most requests a second
+
+`ScoreOrder` is Orloj's; it needs distributions of run times.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from tenantdl.sched.batching.queue import Queue
+from tenantdl.sched.batching.times import Times
 from tenantdl.sched.batching.tournament import NEVER, Tournament
 
 
@@ -75,3 +78,35 @@ class KeyOrder:
     def best(self, now: int) -> int:
         """The queue with the smallest key; −1 if none is ready."""
         return self._tournament.best if self._tournament.key < NEVER else -1
+
+
+class ScoreOrder:
+    """Orloj's score as the priority: the candidate that loses most by waiting, for the slot time it
+    takes. As long as no ready candidate's run time varies, the one that has to begin first."""
+
+    def __init__(self, times: Callable[[int], Times]) -> None:
+        """`times`: those of a queue, by its number."""
+        self._times = times
+        self._ready: dict[int, Queue] = {}
+
+    def add(self, number: int, queue: Queue) -> None:
+        """The candidate of `queue` is ready, or has changed."""
+        self._ready[number] = queue
+
+    def discard(self, number: int) -> None:
+        """Queue `number` has no ready candidate any more."""
+        self._ready.pop(number, None)
+
+    def best(self, now: int) -> int:
+        """The queue with the highest score; −1 if none is ready."""
+        if len(self._ready) < 2:
+            return next(iter(self._ready), -1)
+        if not any(self._times(number).dynamic for number in self._ready):
+            return min(self._ready, key=lambda n: (self._ready[n].invalid_after, n))
+
+        def rank(number: int) -> tuple[float, int, int]:
+            queue = self._ready[number]
+            table = self._times(number).score(queue.size)
+            return -table.score(queue.deadline, now), queue.invalid_after, number
+
+        return min(self._ready, key=rank)

@@ -1,0 +1,82 @@
+"""l(b) of a queue as a quantile of what its batches really take: Symphony's table, Orloj's spread.
+
+Batches of b are expected to take `base[b-1]`. How many times as long they do take is learned over a
+sliding window: from each member's own time where it is known afterwards (then a batch takes as
+long as the longest of its members, F(x)^b), else from whole batches. As long as everything takes
+what it should, the quantile is 1 and l(b) is the table, exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tenantdl.sched.batching.distribution import Distribution, from_samples, product
+from tenantdl.sched.batching.learn import Window
+from tenantdl.sched.batching.score import ScoreTable
+from tenantdl.units import Ns
+
+# Ratios are whole numbers of parts of a million.
+_ONE = 1_000_000
+# Run times are called dynamic when nine in ten of them differ by more than this.
+_SPREAD_MIN = 1.5
+
+
+class Times:
+    """`base` may be moved (`rebase`); `quantile`: of a batch's time, that l(b) stands for."""
+
+    def __init__(self, base: Sequence[Ns], quantile: float = 0.9) -> None:
+        self.base = tuple(base)
+        self._quantile = quantile
+        self._window = Window(from_samples([_ONE]))
+        self._of_members = False
+        self._tables: dict[int, ScoreTable] = {}
+
+    def rebase(self, base: Sequence[Ns]) -> bool:
+        """Batches are expected to take `base`; whether that is news."""
+        changed = self.base != tuple(base)
+        self.base = tuple(base)
+        if changed:
+            self._tables.clear()
+        return changed
+
+    def observe(self, size: int, elapsed: Ns, slowdown: float, works: Sequence[Ns] = ()) -> bool:
+        """A batch of `size`, for which a `slowdown` was foreseen, took `elapsed`; alone its members
+        would have taken `works`. Whether l(b) has changed."""
+        renewed = False
+        if works:
+            self._of_members = True
+            for work in works:
+                renewed |= self._window.observe(work * _ONE // max(1, self.base[0]))
+        else:
+            expected = max(1, round(self.base[size - 1] * slowdown))
+            renewed = self._window.observe(elapsed * _ONE // expected)
+        if renewed:
+            self._tables.clear()
+        return renewed
+
+    def times(self) -> tuple[Ns, ...]:
+        """l(1), l(2), …"""
+        return tuple(
+            Ns(round(base * self._ratio(size).quantile(self._quantile) / _ONE))
+            for size, base in enumerate(self.base, 1)
+        )
+
+    def score(self, size: int) -> ScoreTable:
+        """Orloj's score of a batch of `size`: what its first deadline loses by waiting until a slot
+        is free again, about half a batch, for each second of slot time."""
+        if size not in self._tables:
+            base = self.base[size - 1]
+            time = self._ratio(size).scaled(0.0, base / _ONE)
+            self._tables[size] = ScoreTable(time, max(1.0, base / 2), size / max(1.0, time.mean))
+        return self._tables[size]
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether run times vary so much that their distribution matters."""
+        ratio = self._window.now
+        return ratio.quantile(0.95) > _SPREAD_MIN * max(1.0, ratio.quantile(0.05))
+
+    def _ratio(self, size: int) -> Distribution:
+        if not self._of_members or size == 1:
+            return self._window.now
+        return product([([(1.0, self._window.now)], size)])
