@@ -4,20 +4,20 @@
                    ▲                        │
                    └────── Finished ────────┴─▶ the last word to every member
 
-Requests of what `config.batching` names wait in a queue of the `Batcher` (Symphony's: when to
-start, whom to drop). A batch is a request of the `Scheduler`, with the plan for so many, and gets
-cores and variants as any other. Slots are lanes. l(b) is a quantile of what batches do take
-(`Times`) over the scheduler's own costs, times the slowdown that it foresees; Orloj's score ranks
-ready batches. All other requests go straight to the `Scheduler`.
+Requests of tenants that batch, for models with plans for several, wait in a queue of the `Batcher`
+(Symphony's: when to start, whom to drop). A batch is a request of the `Scheduler`, which gets cores
+and variants as any other. Slots are lanes. l(b) is a quantile of what batches do take (`Times`)
+over the scheduler's own costs, times the slowdown that it foresees; Orloj's score ranks ready
+batches. All other requests go straight to the `Scheduler`.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from heapq import heappop, heappush
 
 from tenantdl.errors import InvariantError
-from tenantdl.ids import RequestId
+from tenantdl.ids import ModelId, RequestId, TenantId
 from tenantdl.sched.batching import messages as batching
 from tenantdl.sched.batching.advice import Advisor
 from tenantdl.sched.batching.batcher import Batcher
@@ -33,9 +33,12 @@ from tenantdl.sched.messages import (
     Dissolved,
     Event,
     Gathered,
+    ModelRemoved,
     Reason,
     Reject,
     RequestArrived,
+    TenantDeclared,
+    TenantRemoved,
     Tick,
 )
 from tenantdl.sched.request import State
@@ -57,10 +60,7 @@ class BatchedScheduler:
     def __init__(self, config: SchedulerConfig) -> None:
         self._scheduler = Scheduler(config)
         self._config = config
-        self.families = {
-            (spec.tenant, spec.model, spec.plans[0]): new_family(spec, self._scheduler.book)
-            for spec in config.batching
-        }
+        self.families: dict[tuple[TenantId, ModelId, int], Family | None] = {}
         self._of_queue: list[Family] = []
         # One more batch may be sent to a lane ahead of time, if that is how lanes are told.
         network = Network(control=config.overheads.handover if config.ahead else Ns(0))
@@ -68,8 +68,7 @@ class BatchedScheduler:
             BatchingConfig((), len(config.lanes), network=network),
             lambda count: ScoreOrder(lambda number: self._of_queue[number].times),
         )
-        self._queue_max = {spec.tenant: spec.queue_max for spec in config.tenants}
-        self._inside = dict.fromkeys(self._queue_max, 0)
+        self._inside: Counter[TenantId] = Counter()
         self._members: dict[RequestId, Member] = {}
         self._under: dict[RequestId, Under] = {}
         self._expiry: list[tuple[int, RequestId]] = []
@@ -87,7 +86,7 @@ class BatchedScheduler:
         self._now, self._out = now, []
         match event:
             case RequestArrived():
-                family = self.families.get((event.tenant, event.model, event.plan))
+                family = self._family(event)
                 if family is None:
                     self._pending.append(event)
                 else:
@@ -97,6 +96,9 @@ class BatchedScheduler:
             case Tick():
                 self._pending.append(event)
                 self._batch(batching.Tick())
+            case ModelRemoved() | TenantDeclared() | TenantRemoved():
+                self.families.clear()  # requests that wait know theirs
+                self._pending.append(event)
             case _:
                 self._pending.append(event)
         self._expire()
@@ -141,10 +143,17 @@ class BatchedScheduler:
 
     # --- requests
 
+    def _family(self, event: RequestArrived) -> Family | None:
+        key = event.tenant, event.model, event.plan
+        if key not in self.families:
+            self.families[key] = new_family(self._scheduler.book, event)
+        return self.families[key]
+
     def _arrive(self, event: RequestArrived, family: Family) -> None:
         if event.request in self._members:
             raise InvariantError(f"request {event.request} arrived twice")
-        if self._inside[event.tenant] >= self._queue_max[event.tenant]:
+        most = self._scheduler.book.tenants[event.tenant].spec.queue_max
+        if self._inside[event.tenant] >= most:
             self._out.append(Reject(event.request, Reason.QUEUE_FULL))
         elif event.expires <= self._now:
             self._out.append(Reject(event.request, Reason.EXPIRED))
@@ -159,11 +168,9 @@ class BatchedScheduler:
 
     def _queue(self, family: Family, priority: int) -> int:
         if priority not in family.queues:
-            spec = family.spec
             self._of_queue.append(family)
-            family.queues[priority] = self._batcher.open(
-                QueueSpec(spec.name, family.times.times(), spec.slo, priority, spec.policy)
-            )
+            spec = QueueSpec(family.name, family.times.times(), family.slo, priority, family.policy)
+            family.queues[priority] = self._batcher.open(spec)
         return family.queues[priority]
 
     def _foresee(self, family: Family) -> None:
@@ -232,15 +239,14 @@ class BatchedScheduler:
 
     def _gather(self, batch: batching.Batch) -> None:
         family = self._of_queue[batch.queue]
-        spec, size = family.spec, len(batch.requests)
         members = [self._members[request.id].arrived for request in batch.requests]
         numbers = tuple(member.request for member in members)
-        place = next(i for i, most in enumerate(spec.sizes) if most >= size)
+        size = len(members)
         one = RequestArrived(
             request=RequestId(self._batches),
-            tenant=spec.tenant,
-            model=spec.model,
-            plan=spec.plans[place],
+            tenant=family.tenant,
+            model=family.model,
+            plan=family.plan(size),
             deadline=min(member.deadline for member in members),
             expires=max(member.expires for member in members),
             priority=min(member.priority for member in members),
@@ -291,8 +297,3 @@ class BatchedScheduler:
                     self._batch(batching.Retimed(batching.QueueId(queue), times))
         self._foresee(family)
         self._batch(batching.Finished(batch.slot, batch.batch, batch.earliest, elapsed))
-
-
-def make_scheduler(config: SchedulerConfig) -> Scheduler | BatchedScheduler:
-    """The scheduler for `config`."""
-    return BatchedScheduler(config) if config.batching else Scheduler(config)

@@ -34,13 +34,22 @@ class PlanSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     variants: tuple[VariantSpec, ...]
 
 
+class Batches(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Plans of a model for `sizes[i]` requests together, ascending from 1: number `plans[i]`."""
+
+    sizes: tuple[int, ...]
+    plans: tuple[int, ...]
+
+
 class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A model and its plans. `arenas`: how many of its requests can be under way (running or
-    parked) at once, whoever's they are; None: as many as its tenants may have."""
+    parked) at once, whoever's they are; None: as many as its tenants may have. `batches`: what may
+    run together, one entry a shape bucket."""
 
     model: ModelId
     plans: tuple[PlanSpec, ...]
     arenas: int | None = None
+    batches: tuple[Batches, ...] = ()
 
 
 class TenantSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,7 +57,8 @@ class TenantSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `arenas`: how many of them can be under way at once, whichever models they are for. `share`: of
     the machine's core time that it is entitled to, in 1/1000 (0: no claim). Policies that prepare
     for a load also want to know `model` (that it mostly calls), `qos` and the expected
-    `requests_ks` (in 1000 seconds)."""
+    `requests_ks` (in 1000 seconds). `batching`: how its requests are batched, a name that
+    `batching.policies.policy` knows; nothing: not at all. `batch_max`: of so many at most."""
 
     tenant: TenantId
     queue_max: int
@@ -57,20 +67,8 @@ class TenantSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: ModelId | None = None
     qos: Ns = Ns(0)
     requests_ks: int = 0
-
-
-class BatchSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Requests of `tenant` for the first of `plans` of `model` may run together: `plans[i]` takes
-    `sizes[i]` of them, ascending from 1. `policy`: a name that `batching.policies.policy` knows.
-    `slo`: the tenant's latency target. `name`: for people."""
-
-    name: str
-    tenant: TenantId
-    model: ModelId
-    sizes: tuple[int, ...]
-    plans: tuple[int, ...]
-    slo: Ns
-    policy: str = "auto"
+    batching: str = ""
+    batch_max: int = 16
 
 
 class Overheads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,8 +86,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `refuse_infeasible`: refuse at arrival what could not be done in time on an empty machine.
     `attempts_max`: how often a request may be started before a lost lane means refusal.
     `domains`: cores that share a last-level cache. `ahead`: tell lanes what comes next while they
-    still run; worth it where waking an idle lane is dear. `batching`: what may run together
-    (`batched.BatchedScheduler`)."""
+    still run; worth it where waking an idle lane is dear."""
 
     policy: str
     lanes: tuple[LaneSpec, ...]
@@ -102,7 +99,6 @@ class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     domains: tuple[tuple[CoreId, ...], ...] = ()
     overheads: Overheads = Overheads()
     ahead: bool = True
-    batching: tuple[BatchSpec, ...] = ()
 
 
 def one_core_plan(costs: tuple[int, ...]) -> PlanSpec:

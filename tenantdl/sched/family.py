@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tenantdl.ids import RequestId
+from tenantdl.ids import ModelId, RequestId, TenantId
 from tenantdl.sched.batching.latency import padded
 from tenantdl.sched.batching.messages import Batch, Request
 from tenantdl.sched.batching.times import Times
 from tenantdl.sched.book import Book
-from tenantdl.sched.config import BatchSpec
 from tenantdl.sched.costs import PlanCosts
 from tenantdl.sched.messages import Reason, RequestArrived
 from tenantdl.units import Ns
@@ -17,10 +16,16 @@ from tenantdl.units import Ns
 
 @dataclass(slots=True)
 class Family:
-    """What may run together, and how it went: `queues` by priority; requests `served` in `batches`,
-    and `passed_on` to be run alone because they are late."""
+    """Requests of `tenant` that may run together: plan `plans[i]` takes `sizes[i]` of them. `slo`:
+    their latency target; `policy`: a name. How it went: `queues` by priority; requests `served` in
+    `batches`, and `passed_on` to be run alone because they are late."""
 
-    spec: BatchSpec
+    tenant: TenantId
+    model: ModelId
+    sizes: tuple[int, ...]
+    plans: tuple[int, ...]
+    slo: Ns
+    policy: str
     costs: tuple[PlanCosts, ...]
     times: Times
     slowdown: float = 1.0
@@ -29,9 +34,18 @@ class Family:
     served: int = 0
     passed_on: int = 0
 
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.tenant}/{self.model}/{self.plans[0]}"
+
+    def plan(self, size: int) -> int:
+        """The number of the smallest plan that takes `size` requests."""
+        return next(p for most, p in zip(self.sizes, self.plans, strict=True) if most >= size)
+
     def expected(self) -> tuple[Ns, ...]:
         """What batches of 1, 2, … take on one core, undisturbed."""
-        return _expected(self.spec, self.costs)
+        return _expected(self.sizes, self.costs)
 
 
 @dataclass(slots=True)
@@ -56,12 +70,20 @@ class Under:
     slowdown: float
 
 
-def new_family(spec: BatchSpec, book: Book) -> Family:
-    """With the costs that the scheduler knows."""
-    costs = tuple(book.plan_costs(spec.model, plan) for plan in spec.plans)
-    return Family(spec, costs, Times(_expected(spec, costs)))
+def new_family(book: Book, event: RequestArrived) -> Family | None:
+    """What requests like `event` may be batched with; None: nothing."""
+    tenant, model = book.tenants[event.tenant].spec, book.models[event.model].spec
+    found = next((b for b in model.batches if b.plans[0] == event.plan), None)
+    if found is None or not tenant.batching:
+        return None
+    sizes = tuple(size for size in found.sizes if size <= tenant.batch_max)
+    plans = found.plans[: len(sizes)]
+    costs = tuple(book.served.plan_costs(event.model, plan) for plan in plans)
+    times = Times(_expected(sizes, costs))
+    slo, policy = tenant.qos, tenant.batching
+    return Family(event.tenant, event.model, sizes, plans, slo, policy, costs, times)
 
 
-def _expected(spec: BatchSpec, costs: tuple[PlanCosts, ...]) -> tuple[Ns, ...]:
-    pairs = zip(spec.sizes, costs, strict=True)
+def _expected(sizes: tuple[int, ...], costs: tuple[PlanCosts, ...]) -> tuple[Ns, ...]:
+    pairs = zip(sizes, costs, strict=True)
     return padded({size: cost.at(0, 1).remaining(0) for size, cost in pairs})

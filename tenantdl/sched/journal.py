@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from tenantdl.errors import InvariantError, UserError
-from tenantdl.sched.batched import make_scheduler
+from tenantdl.sched.batched import BatchedScheduler
 from tenantdl.sched.config import SchedulerConfig
 from tenantdl.sched.messages import Command, Event
 from tenantdl.sched.state import Counts
@@ -89,7 +89,7 @@ def replay(lines: Iterable[bytes], where: str = "journal", *, check: bool = Fals
     Raises InvariantError at the first entry whose commands differ, with what they are now.
     """
     config, entries = read(lines, where)
-    scheduler = make_scheduler(config)
+    scheduler = BatchedScheduler(config)
     agreed = 0
     for entry in entries:
         commands = tuple(scheduler.handle(entry.event, entry.now))

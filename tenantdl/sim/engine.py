@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tenantdl.ids import LaneId, RequestId
-from tenantdl.sched.batched import make_scheduler
+from tenantdl.sched.batched import BatchedScheduler
 from tenantdl.sched.config import SchedulerConfig
 from tenantdl.sched.costs import UNDISTURBED
 from tenantdl.sched.messages import (
@@ -104,7 +104,7 @@ class Simulation:
         misses_max: int | None = None,
     ) -> None:
         """`misses_max`: stop when more requests than that were late or refused."""
-        self._scheduler = make_scheduler(config)
+        self._scheduler = BatchedScheduler(config)
         self._model = model
         self._rng = random.Random(seed)
         self._noise = model.machine.noise

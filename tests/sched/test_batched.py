@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from tenantdl.ids import CoreId, LaneId, ModelId, RequestId, TenantId
-from tenantdl.sched.batched import BatchedScheduler, make_scheduler
+from tenantdl.sched.batched import BatchedScheduler
 from tenantdl.sched.batching import messages as batching
 from tenantdl.sched.batching.batcher import Batcher
 from tenantdl.sched.batching.config import BatchingConfig, QueueSpec
 from tenantdl.sched.batching.latency import padded
 from tenantdl.sched.batching.times import Times
 from tenantdl.sched.config import (
-    BatchSpec,
+    Batches,
     LaneSpec,
     ModelSpec,
     SchedulerConfig,
@@ -54,7 +54,9 @@ def cost(model: str, size: int) -> Ns:
     return Ns(SLOPES[model] * size + 4 * MS)
 
 
-def config(policy: str = "deferred", lanes: int = 2, **more: object) -> SchedulerConfig:
+def config(
+    policy: str = "deferred", lanes: int = 2, queue_max: int = 200, **more: object
+) -> SchedulerConfig:
     return SchedulerConfig(
         policy="edf",
         lanes=tuple(LaneSpec(LaneId(i), (CoreId(i),)) for i in range(lanes)),
@@ -63,15 +65,15 @@ def config(policy: str = "deferred", lanes: int = 2, **more: object) -> Schedule
                 ModelId(m),
                 # Each plan in four segments.
                 tuple(one_core_plan((cost(m, size) // 4,) * 4) for size in SIZES),
+                batches=(Batches(SIZES, (0, 1, 2, 3)),),
             )
             for m in SLOPES
         ),
-        tenants=tuple(TenantSpec(TenantId(m), 200, 8) for m in SLOPES),
-        ahead=False,
-        batching=tuple(
-            BatchSpec(m, TenantId(m), ModelId(m), SIZES, tuple(range(4)), SLO, policy)
+        tenants=tuple(
+            TenantSpec(TenantId(m), queue_max, 8, model=ModelId(m), qos=SLO, batching=policy)
             for m in SLOPES
         ),
+        ahead=False,
         **more,  # type: ignore[arg-type]
     )
 
@@ -215,7 +217,7 @@ def symphony(policy: str, requests: list[RequestArrived]) -> list[tuple[int, tup
 @pytest.mark.parametrize("rate", [60, 250, 500])
 def test_a_static_model_without_pressure_is_symphony_exactly(policy: str, rate: float) -> None:
     requests = arrivals(rate, 2.0, seed=round(rate))
-    lanes = Lanes(make_scheduler(config(policy, refuse_infeasible=True)))
+    lanes = Lanes(BatchedScheduler(config(policy, refuse_infeasible=True)))
     for r in requests:
         lanes.advance(r.deadline - SLO)
         lanes.send(r)
@@ -227,12 +229,20 @@ def test_a_static_model_without_pressure_is_symphony_exactly(policy: str, rate: 
 
 
 def test_without_batching_it_is_the_scheduler() -> None:
-    plain = make_scheduler(SchedulerConfig("edf", (), (), ()))
-    assert isinstance(plain, Scheduler)
+    same = config("")
+    lanes, plain = Lanes(BatchedScheduler(same)), Lanes(Scheduler(same))
+    for r in arrivals(250, 0.5, seed=3):
+        for world in (lanes, plain):
+            world.advance(r.deadline - SLO)
+            world.send(r)
+    for world in (lanes, plain):
+        world.advance(10 * SECOND)
+    assert lanes.commands == plain.commands
+    assert lanes.batches == []
 
 
 def test_the_largest_waiting_batch_runs_together_and_all_are_answered() -> None:
-    lanes = Lanes(make_scheduler(config("eager", lanes=1)), lanes=1)
+    lanes = Lanes(BatchedScheduler(config("eager", lanes=1)), lanes=1)
     for number in range(1, 6):
         lanes.send(request(number, 0))
     lanes.advance(SECOND)
@@ -246,7 +256,7 @@ def test_the_largest_waiting_batch_runs_together_and_all_are_answered() -> None:
 
 @pytest.mark.parametrize("refuse", [False, True])
 def test_late_requests_are_run_alone_or_refused(refuse: bool) -> None:
-    lanes = Lanes(make_scheduler(config("deferred", lanes=1, refuse_infeasible=refuse)), lanes=1)
+    lanes = Lanes(BatchedScheduler(config("deferred", lanes=1, refuse_infeasible=refuse)), lanes=1)
     lanes.send(request(1, 0, slo=2 * MS))  # less than any batch takes
     lanes.advance(SECOND)
     assert lanes.batches == []
@@ -258,7 +268,7 @@ def test_late_requests_are_run_alone_or_refused(refuse: bool) -> None:
 
 
 def test_cancelled_and_expired_requests_leave_the_queue() -> None:
-    lanes = Lanes(make_scheduler(config("deferred", lanes=1)), lanes=1)
+    lanes = Lanes(BatchedScheduler(config("deferred", lanes=1)), lanes=1)
     lanes.send(request(1, 0))
     lanes.send(request(2, 0, patience=3 * MS))
     lanes.send(Cancelled(RequestId(1)))
@@ -268,7 +278,7 @@ def test_cancelled_and_expired_requests_leave_the_queue() -> None:
 
 
 def test_a_batch_goes_on_until_all_its_clients_have_gone() -> None:
-    lanes = Lanes(make_scheduler(config("eager", lanes=1)), lanes=1)
+    lanes = Lanes(BatchedScheduler(config("eager", lanes=1)), lanes=1)
     for number in range(1, 4):
         lanes.send(request(number, 0))
     lanes.advance(6 * MS)  # 2 and 3 are running together
@@ -280,7 +290,7 @@ def test_a_batch_goes_on_until_all_its_clients_have_gone() -> None:
 
 
 def test_members_of_a_batch_that_failed_run_alone() -> None:
-    lanes = Lanes(make_scheduler(config("eager", lanes=1)), lanes=1)
+    lanes = Lanes(BatchedScheduler(config("eager", lanes=1)), lanes=1)
     for number in range(1, 4):
         lanes.send(request(number, 0))
     lanes.advance(5 * MS)
@@ -292,7 +302,7 @@ def test_members_of_a_batch_that_failed_run_alone() -> None:
 
 
 def test_urgent_requests_have_a_queue_of_their_own() -> None:
-    lanes = Lanes(make_scheduler(config("eager", lanes=1)), lanes=1)
+    lanes = Lanes(BatchedScheduler(config("eager", lanes=1)), lanes=1)
     lanes.send(request(1, 0))
     for number, priority in ((2, 1), (3, 1), (4, 0)):
         lanes.send(request(number, 0, priority=priority))
@@ -301,16 +311,7 @@ def test_urgent_requests_have_a_queue_of_their_own() -> None:
 
 
 def test_queues_are_bounded() -> None:
-    small = config("deferred", lanes=1)
-    tenants = tuple(TenantSpec(t.tenant, 2, 8) for t in small.tenants)
-    lanes = Lanes(
-        make_scheduler(
-            SchedulerConfig(
-                **{f: getattr(small, f) for f in small.__struct_fields__} | {"tenants": tenants}
-            )
-        ),
-        lanes=1,
-    )
+    lanes = Lanes(BatchedScheduler(config("deferred", lanes=1, queue_max=2)), lanes=1)
     for number in range(1, 4):
         lanes.send(request(number, 0))
     assert lanes.answers == {3: (0, Reject(RequestId(3), Reason.QUEUE_FULL))}

@@ -13,9 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tenantdl.errors import InvariantError
 from tenantdl.ids import CoreId, LaneId, ModelId, RequestId, TenantId
-from tenantdl.sched.batched import make_scheduler
+from tenantdl.sched.batched import BatchedScheduler
 from tenantdl.sched.config import (
-    BatchSpec,
+    Batches,
     LaneSpec,
     ModelSpec,
     PlanSpec,
@@ -52,6 +52,7 @@ from tenantdl.sched.request import TRANSITIONS, Request, State
 from tenantdl.units import MS, Ns
 
 TENANTS = {"a": (MS, 2 * MS, MS // 2), "b": (3 * MS,) * 7, "c": (MS // 10,) * 3}
+BATCHES = (Batches((1, 2, 4), (0, 1, 2)),)
 NAMES = [*sorted(POLICIES), "fixed-block(2)"]
 
 
@@ -128,22 +129,27 @@ class Serving(RuleBasedStateMachine):
         config = SchedulerConfig(
             policy=policy,
             lanes=tuple(LaneSpec(LaneId(i), (CoreId(i),)) for i in range(lanes)),
-            models=tuple(ModelSpec(ModelId(m), plans(costs)) for m, costs in TENANTS.items()),
+            models=tuple(
+                ModelSpec(ModelId(m), plans(costs), batches=BATCHES) for m, costs in TENANTS.items()
+            ),
             tenants=tuple(
-                TenantSpec(TenantId(t), 5, arenas, share=share, model=ModelId(t), qos=Ns(20 * MS))
+                TenantSpec(
+                    TenantId(t),
+                    5,
+                    arenas,
+                    share=share,
+                    model=ModelId(t),
+                    qos=Ns(20 * MS),
+                    batching="" if t == "b" else batching,
+                )
                 for t in TENANTS
             ),
             domains=((CoreId(0), CoreId(1)), (CoreId(2), CoreId(3), CoreId(4))),
             ahead=ahead,
             blocks_max=blocks_max,
             refuse_infeasible=refuse,
-            batching=tuple(
-                BatchSpec(t, TenantId(t), ModelId(t), (1, 2, 4), (0, 1, 2), Ns(20 * MS), batching)
-                for t in ("a", "c")
-                if batching
-            ),
         )
-        self.scheduler = make_scheduler(config)
+        self.scheduler, self.batching = BatchedScheduler(config), batching
         self.lanes = {i: LaneModel() for i in range(lanes)}
         self.world = World()
         self.now = 0
@@ -220,7 +226,7 @@ class Serving(RuleBasedStateMachine):
         """A new version comes; requests for the old one go on."""
         version = self.models[model] = ModelId(f"{model}~{self.count}.{len(self.journal)}")
         self.versions.append(version)
-        self.send(ModelAdded(ModelSpec(version, (plan(TENANTS[model]),), arenas)))
+        self.send(ModelAdded(ModelSpec(version, plans(TENANTS[model]), arenas, BATCHES)))
 
     @rule(which=st.integers(0, 5))
     def remove_an_old_version(self, which: int) -> None:
@@ -236,7 +242,11 @@ class Serving(RuleBasedStateMachine):
     @rule(arenas=st.integers(1, 3), queue=st.integers(1, 5), model=st.sampled_from(sorted(TENANTS)))
     def another_tenant(self, arenas: int, queue: int, model: str) -> None:
         name = TenantId(f"t{len(self.tenants) % 5}")
-        self.send(TenantDeclared(TenantSpec(name, queue, arenas, model=ModelId(model))))
+        self.send(
+            TenantDeclared(
+                TenantSpec(name, queue, arenas, model=ModelId(model), batching=self.batching)
+            )
+        )
         if name not in self.tenants:
             self.tenants.append(name)
 

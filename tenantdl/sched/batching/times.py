@@ -17,6 +17,8 @@ from tenantdl.units import Ns
 
 # Ratios are whole numbers of parts of a million.
 _ONE = 1_000_000
+# Expected times that differ by less than one part in so many are the same.
+_NEWS = 50
 # Run times are called dynamic when nine in ten of them differ by more than this.
 _SPREAD_MIN = 1.5
 
@@ -33,11 +35,12 @@ class Times:
 
     def rebase(self, base: Sequence[Ns]) -> bool:
         """Batches are expected to take `base`; whether that is news."""
-        changed = self.base != tuple(base)
+        pairs = zip(self.base, base, strict=True)
+        if all(abs(new - old) * _NEWS <= old for old, new in pairs):
+            return False
         self.base = tuple(base)
-        if changed:
-            self._tables.clear()
-        return changed
+        self._tables.clear()
+        return True
 
     def observe(self, size: int, elapsed: Ns, slowdown: float, works: Sequence[Ns] = ()) -> bool:
         """A batch of `size`, for which a `slowdown` was foreseen, took `elapsed`; alone its members
