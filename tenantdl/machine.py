@@ -68,13 +68,13 @@ def this_machine() -> Machine:
 def usable_cores() -> tuple[CoreId, ...]:
     """Cores in the affinity mask, cut to the cgroup's CPU quota (rounded down, at least one)."""
     allowed = sorted(os.sched_getaffinity(0))
-    quota = _cgroup_quota_cores()
+    quota = quota_cores()
     if quota is not None:
         allowed = allowed[: max(1, math.floor(quota))]
     return tuple(CoreId(core) for core in allowed)
 
 
-def _cgroup_quota_cores() -> float | None:
+def quota_cores() -> float | None:
     """CPU quota in cores of this process's cgroup (v2, then v1); None where unlimited."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()

@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from tenantdl import __version__
 from tenantdl.daemon.catalogue import VERSION
 from tenantdl.daemon.observe.chrome import chrome_trace
+from tenantdl.daemon.observe.ended import Origin
+from tenantdl.daemon.observe.logs import log_request
 from tenantdl.daemon.observe.machine import MachineUse, ModelBlocks
 from tenantdl.daemon.observe.metrics import metrics
 from tenantdl.daemon.observe.sizing import advise
 from tenantdl.daemon.observe.timeline import Timeline
+from tenantdl.daemon.observe.tracing import Tracer
 from tenantdl.daemon.observe.window import SECONDS, Second, bound, percentile, total
 from tenantdl.daemon.statistics import Statistics
-from tenantdl.ids import CoreId
+from tenantdl.ids import CoreId, RequestId
 from tenantdl.load.status import (
     FORMAT,
     CoreStatus,
@@ -46,15 +49,18 @@ class Observer:
         *,
         name: str = "",
         started: Ns,
+        tracer: Tracer | None = None,
     ) -> None:
-        """`counts`: the scheduler's; `name`: the workload's; `started`: now."""
+        """`counts`: the scheduler's; `name`: the workload's; `started`: now; `tracer`: for spans of
+        requests."""
         self._config = config
         self._counts = counts
         self._name = name
         self._started = started
         self._watching = True
         self.statistics = statistics
-        self.timeline = Timeline()
+        self.timeline = Timeline(keep_blocks=tracer is not None)
+        self._tracer = tracer
         self.use = MachineUse()
 
     def note(self, now: Ns, event: Event, commands: Iterable[Command]) -> None:
@@ -68,9 +74,23 @@ class Observer:
                 self.use.add(block, now)
             else:
                 self.use.lanes(event)
+            for ended in self.timeline.ended:
+                log_request(ended)
+                if self._tracer:
+                    self._tracer.request(ended)
         except Exception:
             self._watching = False
             _log.exception("watching has ended; serving goes on")
+
+    def expect(self, request: RequestId, origin: Origin) -> None:
+        """`request` is about to arrive, from `origin`."""
+        if any(origin):
+            self.timeline.origins[request] = origin
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        if self._tracer:
+            self._tracer.close()
 
     def trace(self) -> Iterator[bytes]:
         """The blocks in memory as a Chrome trace, piece by piece."""

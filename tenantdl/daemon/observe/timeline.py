@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from tenantdl.daemon.observe.ended import Ended, Live, Origin
 from tenantdl.errors import UserError
 from tenantdl.ids import LaneId, ModelId, RequestId, TenantId
 from tenantdl.load.status import Block
@@ -34,26 +34,20 @@ from tenantdl.units import Ns
 # A minute of a busy two-core machine; about 20 MB.
 BLOCKS_MAX = 65_536
 JOURNAL_BLOCKS_MAX = 2_000_000
-
-
-@dataclass(slots=True)
-class Live:
-    """A request that is not answered yet. `launched`: a lane was told to run it."""
-
-    tenant: TenantId
-    model: ModelId
-    plan: int
-    arrived: Ns
-    launched: bool = False
+_UNKNOWN = Origin()
 
 
 class Timeline:
-    """The last `blocks_max` blocks, and what is under way."""
+    """The last `blocks_max` blocks, and what is under way. `origins`: of requests about to arrive;
+    `ended`: the requests that the last event ended; `keep_blocks`: with the requests, too."""
 
-    def __init__(self, blocks_max: int = BLOCKS_MAX) -> None:
+    def __init__(self, blocks_max: int = BLOCKS_MAX, *, keep_blocks: bool = False) -> None:
         self._ring: deque[Block] = deque(maxlen=blocks_max)
         self._orders: dict[LaneId, dict[LaunchId, Launch]] = {}
         self.live: dict[RequestId, Live] = {}
+        self.origins: dict[RequestId, Origin] = {}
+        self.ended: list[Ended] = []
+        self.keep_blocks = keep_blocks
         self.count = 0
 
     def note(
@@ -61,9 +55,13 @@ class Timeline:
     ) -> Block | None:
         """Take in one call of the scheduler; the block that `event` ended, if it did."""
         block = None
+        self.ended = []
         match event:
             case RequestArrived():
-                self.live[event.request] = Live(event.tenant, event.model, event.plan, now)
+                origin = self.origins.pop(event.request, _UNKNOWN)
+                self.live[event.request] = Live(
+                    event.tenant, event.model, event.plan, now, event.deadline, origin
+                )
             case BlockFinished():
                 block = self._finished(event, expected)
             case BlockFailed():
@@ -81,7 +79,9 @@ class Timeline:
                     if live := self.live.get(command.request):
                         live.launched = True
                 case Complete() | Reject():
-                    self.live.pop(command.request, None)
+                    reason = command.reason if isinstance(command, Reject) else None
+                    if ended := self.live.pop(command.request, None):
+                        self.ended.append(Ended(command.request, ended, now, reason))
         return block
 
     def blocks(self, since: int = 0) -> list[Block]:
@@ -118,6 +118,10 @@ class Timeline:
             expected=expected,
         )
         self._ring.append(block)
+        live.count += 1
+        live.computed += event.elapsed
+        if self.keep_blocks:
+            live.blocks.append(block)
         self.count += 1
         return block
 
