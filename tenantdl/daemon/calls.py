@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tenantdl.daemon.observe.ended import NOBODY, Origin
 from tenantdl.ids import ModelId, TenantId
 from tenantdl.load.protocol import Array
 from tenantdl.sched.messages import Reason
@@ -22,7 +23,8 @@ class Refused(Exception):
 @dataclass(slots=True, frozen=True)
 class Call:
     """One inference: checked inputs for plan `plan`. `arrived`: when its first byte was seen;
-    `timeout`: refused if not done so long after, in ns (None: the tenant's)."""
+    `timeout`: refused if not done so long after, in ns (None: the tenant's).
+    `origin`: what the client calls it."""
 
     tenant: TenantId
     model: ModelId
@@ -31,3 +33,4 @@ class Call:
     arrived: Ns
     timeout: Ns | None = None
     priority: int | None = None
+    origin: Origin = NOBODY

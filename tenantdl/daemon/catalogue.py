@@ -116,6 +116,11 @@ class Catalogue:
         found = [m for m in self.models.values() if m.name == name and version in ("", m.version)]
         return max(found, key=lambda model: int(model.version), default=None)
 
+    def label(self, model: ModelId) -> tuple[str, str]:
+        """Name and version that clients know a model by; its id where it is gone."""
+        served = self.models.get(model)
+        return (served.name, served.version) if served else (model, "")
+
     def mostly(self, name: TenantId) -> ServedModel | None:
         """The newest version of the model that a tenant mostly calls."""
         first = self.tenants[name].models[:1]

@@ -17,6 +17,7 @@ from tenantdl.daemon.calls import Call, Refused
 from tenantdl.daemon.catalogue import Catalogue, scheduler_config
 from tenantdl.daemon.journal import JournalWriter
 from tenantdl.daemon.observe.observer import Observer
+from tenantdl.daemon.observe.tracing import open_tracer
 from tenantdl.daemon.statistics import Statistics, Timing
 from tenantdl.daemon.tenants import Memory, open_memory, open_tenant
 from tenantdl.exec.lane_pool import BACKEND, Address, LanePool
@@ -80,14 +81,16 @@ class Engine:
         for model in catalogue.models.values():
             programs = self._pool.attach(catalogue.layout(model), self._loaded_first)
             self._memory[model.id] = open_memory(programs)
-        queues = {name: tenant.inside for name, tenant in self._tenants.items()}
-        self.statistics = Statistics(queues)
+        self.statistics = Statistics(
+            catalogue.label, lambda: {name: t.count for name, t in self._tenants.items()}
+        )
         self.observer = Observer(
             config,
             self.statistics,
             self._scheduler.counts,
             name=workload.name,
             started=_clock(),
+            tracer=open_tracer(workload.observe),
         )
         limit = round(workload.server.journal_mb_max * 1024**2)
         self._journal = JournalWriter(journal, config, limit) if journal else None
@@ -124,6 +127,7 @@ class Engine:
             self._loop.remove_reader(self._pool.fileno())
             self._loop = None
         self._pool.close()
+        self.observer.close()
         if self._journal:
             self._journal.close()
 
@@ -149,6 +153,7 @@ class Engine:
         expires = Ns(call.arrived + min(tenant.timeout, call.timeout or tenant.timeout))
         deadline = min(Ns(call.arrived + tenant.qos), expires)
         self._tickets[number] = _Ticket(call, slot, answer, timing, deadline)
+        self.observer.expect(number, call.origin)
         priority = tenant.priority if call.priority is None else call.priority
         self._guarded(
             RequestArrived(number, call.tenant, call.model, call.plan, deadline, expires, priority)

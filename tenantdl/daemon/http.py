@@ -158,6 +158,7 @@ class Front:
             arrived=arrived,
             timeout=parameters.timeout(message),
             priority=parameters.priority(message),
+            origin=parameters.origin(message, request.headers),
         )
         wanted, as_binary = parameters.outputs(message, model)
         outputs, timing = await _unless_gone(request, self._service.infer(call))

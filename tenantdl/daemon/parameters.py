@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from tenantdl.daemon.catalogue import ServedModel
+from tenantdl.daemon.observe.ended import Origin
 from tenantdl.errors import UserError
 from tenantdl.ids import TenantId
 from tenantdl.load.protocol import HEADER_BYTES_MAX, HEADER_LENGTH, InferRequest
 from tenantdl.units import US, Ns
+
+_ID_MAX = 128
 
 
 def header_length(text: str | None) -> int | None:
@@ -30,6 +33,13 @@ def timeout(message: InferRequest) -> Ns | None:
 def priority(message: InferRequest) -> int | None:
     """The parameter `priority`, None where it is absent or 0: lower goes first."""
     return _integer(message.parameters, "priority") or None
+
+
+def origin(message: InferRequest, headers: Mapping[str, str]) -> Origin:
+    """What the client calls its request (the message's id, else the header `x-request-id`), and its
+    trace; cut to a length that logs bear."""
+    name = message.id or headers.get("x-request-id", "")
+    return Origin(name[:_ID_MAX], headers.get("traceparent", "")[:_ID_MAX])
 
 
 def tenant(message: InferRequest, model: ServedModel) -> TenantId:

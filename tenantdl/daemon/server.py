@@ -24,6 +24,7 @@ from starlette.applications import Starlette
 from tenantdl.daemon.catalogue import open_catalogue
 from tenantdl.daemon.engine import Engine
 from tenantdl.daemon.http import make_app
+from tenantdl.daemon.observe.logs import set_up as set_up_logs
 from tenantdl.errors import ExecutionError, UserError
 from tenantdl.exec.lane_pool import BACKEND
 from tenantdl.load.workload import Workload
@@ -46,6 +47,7 @@ def serve(
     Raises UserError for bad bundles, cores or addresses; ExecutionError if lanes do not start, and
     InvariantError, when service cannot go on.
     """
+    set_up_logs(workload.observe.log, requests=workload.observe.requests)
     catalogue = open_catalogue(workload)
     with _listen(workload.server.host, workload.server.port) as listener:
         engine = Engine(

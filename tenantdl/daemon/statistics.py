@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,14 +63,20 @@ class Served:
 
 
 class Statistics:
-    """All of a daemon's. `served`: by model and tenant; `queues`: how many requests of each tenant
-    are inside at the moment; `windows`: each tenant's last minute."""
+    """All of a daemon's. `served`: by model, version and tenant; `queues`: how many requests of each
+    tenant are inside now; `windows`: each tenant's last minute."""
 
-    def __init__(self, queues: Mapping[TenantId, Callable[[], int]]) -> None:
+    def __init__(
+        self,
+        label: Callable[[ModelId], tuple[str, str]],
+        queues: Callable[[], Mapping[TenantId, int]],
+    ) -> None:
+        """`label`: name and version of a model that is served."""
+        self.label = label
         self._started = time.time_ns() - time.monotonic_ns()
         self.queues = queues
-        self.windows = {tenant: Window() for tenant in queues}
-        self.served: dict[tuple[ModelId, TenantId], Served] = {}
+        self.windows: defaultdict[TenantId, Window] = defaultdict(Window)
+        self.served: dict[tuple[str, str, TenantId], Served] = {}
 
     def answered(self, timing: Timing, now: Ns) -> None:
         """A request was answered at `now` (monotonic)."""
@@ -104,8 +110,8 @@ class Statistics:
     def model_stats(self, model: ServedModel) -> dict[str, Any]:
         """One model's entry in Triton's statistics extension."""
         whole = Served()
-        for (name, _), served in self.served.items():
-            if name == model.id:
+        for (name, version, _), served in self.served.items():
+            if (name, version) == (model.name, model.version):
                 whole.last_ms = max(whole.last_ms, served.last_ms)
                 for part, duration in served.parts.items():
                     whole.parts[part].count += duration.count
@@ -124,7 +130,7 @@ class Statistics:
         }
 
     def _served(self, timing: Timing) -> Served:
-        key = timing.model, timing.tenant
+        key = (*self.label(timing.model), timing.tenant)
         served = self.served.get(key)
         if served is None:
             served = self.served[key] = Served()

@@ -22,10 +22,6 @@ class ServedTenant:
     queue_max: int
     count: int = 0
 
-    def inside(self) -> int:
-        """Requests that hold a slot."""
-        return self.count
-
 
 @dataclass(slots=True)
 class Memory:

@@ -61,6 +61,18 @@ class ServerSection(_Section, frozen=True):
     journal_mb_max: Positive = 256
 
 
+class ObserveSection(_Section, frozen=True):
+    """What the daemon tells about itself. `log`: lines for people (text) or for programs (json);
+    `requests`: also a line for every request. `otlp`: where OpenTelemetry spans go
+    (http://collector:4318/v1/traces); `sample`: share of the requests that are traced, where the
+    client has not decided."""
+
+    log: Literal["text", "json"] = "text"
+    requests: bool = False
+    otlp: str | None = None
+    sample: Annotated[float, Meta(ge=0, le=1)] = 0.01
+
+
 class SchedulerSection(_Section, frozen=True):
     """`block_ms`: how long a block should run. `refuse_infeasible`: refuse at arrival what cannot
     be in time. `hang_s`: a lane silent for so long in one block is killed and restarted."""
@@ -129,6 +141,7 @@ class Workload(_Section, frozen=True):
     bundles: str = "."
     machine: MachineSection = MachineSection()
     server: ServerSection = ServerSection()
+    observe: ObserveSection = ObserveSection()
     scheduler: SchedulerSection = SchedulerSection()
     load: LoadSection = LoadSection()
 

@@ -63,7 +63,7 @@ class FakeEngine:
             {},
         )
         users = [t for m in self.catalogue.models.values() for t in m.tenants]
-        self.statistics = Statistics({t: (lambda: 3) for t in users})
+        self.statistics = Statistics(self.catalogue.label, lambda: dict.fromkeys(users, 3))
         config = SchedulerConfig(
             policy="tenantdl",
             lanes=(LaneSpec(LaneId(0), (CoreId(0),)),),
@@ -245,6 +245,16 @@ def test_parameters_reach_the_engine(
         1_500_000,
         2,
     )
+
+
+def test_the_requests_origin_reaches_the_engine(
+    server: tuple[str, FakeEngine], client: triton.InferenceServerClient, engine: FakeEngine
+) -> None:
+    client.infer("add", add_inputs(), request_id="r7", headers={"traceparent": "00-1-2-01"})
+    assert engine.calls[-1].origin == ("r7", "00-1-2-01")
+    body, headers = json.dumps(ADD).encode(), {"x-request-id": "x" * 999}
+    raw(server, "POST", "/v2/models/add/infer", body, headers)
+    assert engine.calls[-1].origin == ("x" * 128, "")
 
 
 def test_statistics(client: triton.InferenceServerClient) -> None:

@@ -18,6 +18,9 @@ class Origin(NamedTuple):
     traceparent: str = ""
 
 
+NOBODY = Origin()
+
+
 @dataclass(slots=True)
 class Live:
     """A request that is not answered yet. `launched`: a lane was told to run it. `blocks`: those it

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from tenantdl.daemon.observe.window import Window
-from tenantdl.ids import CoreId, LaneId, ModelId, TenantId
+from tenantdl.ids import CoreId, LaneId, TenantId
 from tenantdl.load.status import Block
 from tenantdl.sched.messages import Event, LaneLost, LaneReady
 from tenantdl.units import Ns
@@ -30,14 +30,15 @@ class ModelBlocks:
 
 class MachineUse:
     """All of it. `core_busy`, `tenant_busy`: ns in blocks since the start (a tenant's, of all cores
-    together); `core_window`: the same by core, lately; `lost`: deaths of lanes."""
+    together); `core_window`: the same by core, lately; `models`: by name and version; `lost`:
+    deaths of lanes."""
 
     def __init__(self) -> None:
         self.core_busy: Counter[CoreId] = Counter()
         self.tenant_busy: Counter[TenantId] = Counter()
         self.core_window: dict[CoreId, Window] = {}
         self.tenant_window: dict[TenantId, Window] = {}
-        self.models: dict[ModelId, ModelBlocks] = {}
+        self.models: dict[tuple[str, str], ModelBlocks] = {}
         self.ready: set[LaneId] = set()
         self.lost: Counter[LaneId] = Counter()
 
@@ -52,15 +53,15 @@ class MachineUse:
             case _:
                 pass
 
-    def add(self, block: Block, now: Ns) -> None:
-        """`block` was heard of at `now`."""
+    def add(self, block: Block, label: tuple[str, str], now: Ns) -> None:
+        """`block` of the model with `label` was heard of at `now`."""
         for core in block.cores:
             self.core_busy[core] += block.elapsed
             self.core_window.setdefault(core, Window()).at(now).busy += block.elapsed
         together = block.elapsed * len(block.cores)
         self.tenant_busy[block.tenant] += together
         self.tenant_window.setdefault(block.tenant, Window()).at(now).busy += together
-        model = self.models.setdefault(block.model, ModelBlocks())
+        model = self.models.setdefault(label, ModelBlocks())
         model.variants[block.variant] += 1
         if block.expected:
             model.actual += block.elapsed

@@ -6,14 +6,15 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator, Mapping
 
-from tenantdl.daemon.catalogue import VERSION
 from tenantdl.daemon.observe.exposition import Family, text
 from tenantdl.daemon.observe.machine import RATIO_BOUNDS, MachineUse
 from tenantdl.daemon.statistics import LATENCY_BOUNDS_S, Served, Statistics
-from tenantdl.ids import ModelId, TenantId
-from tenantdl.sched.config import SchedulerConfig
+from tenantdl.ids import CoreId, TenantId
+from tenantdl.load.status import Status
 from tenantdl.sched.state import Counts
 from tenantdl.units import US, Ns, to_seconds
+
+Key = tuple[str, str, TenantId]
 
 # Triton's label `reason` for our reasons; what is not here is OTHER.
 _REASONS = {
@@ -42,49 +43,49 @@ _BOUNDARIES = "Other passages from block to block"
 
 
 def metrics(
-    config: SchedulerConfig,
+    status: Status,
     statistics: Statistics,
     use: MachineUse,
     counts: Counts,
-    pending: Mapping[tuple[ModelId, TenantId], int],
+    pending: Mapping[Key, int],
 ) -> bytes:
     """The whole page. `pending`: requests that no lane was told to run yet."""
     return text(
         [
             *_triton(statistics, pending),
-            *_tenants(config, statistics),
+            *_tenants(statistics),
+            *_lately(status),
             *_scheduler(counts),
-            *_machine(config, use),
+            *_machine(status, use),
+            *_models(use),
         ]
     )
 
 
-def _triton(
-    statistics: Statistics, pending: Mapping[tuple[ModelId, TenantId], int]
-) -> Iterator[Family]:
+def _triton(statistics: Statistics, pending: Mapping[Key, int]) -> Iterator[Family]:
     served = statistics.served.items()
 
-    def labels(model: str, tenant: str) -> dict[str, object]:
-        return {"model": model, "version": VERSION, "tenant": tenant}
+    def labels(model: str, version: str, tenant: str) -> dict[str, object]:
+        return {"model": model, "version": version, "tenant": tenant}
 
     success = Family("nv_inference_request_success", "counter", "Requests answered")
     failure = Family("nv_inference_request_failure", "counter", "Requests refused or failed")
     count = Family("nv_inference_count", "counter", "Inferences done")
     executions = Family("nv_inference_exec_count", "counter", "Model executions")
-    for (model, tenant), numbers in served:
-        own, done = labels(model, tenant), numbers.parts["success"].count
+    for key, numbers in served:
+        own, done = labels(*key), numbers.parts["success"].count
         for family in (success, count, executions):
             family.add(done, **own)
         for reason, refused in _by_reason(numbers).items():
             failure.add(refused, **own, reason=reason)
     waiting = Family("nv_inference_pending_request_count", "gauge", "Requests not launched yet")
-    for pair in statistics.served.keys() | pending.keys():
-        waiting.add(pending.get(pair, 0), **labels(*pair))
+    for key in sorted(statistics.served.keys() | pending.keys()):
+        waiting.add(pending.get(key, 0), **labels(*key))
     yield from (success, failure, count, executions, waiting)
     for name, (part, what) in _DURATIONS.items():
         family = Family(f"nv_inference_{name}_duration_us", "counter", f"{what}, cumulative, in us")
-        for (model, tenant), numbers in served:
-            family.add(numbers.parts[part].ns // US, **labels(model, tenant))
+        for key, numbers in served:
+            family.add(numbers.parts[part].ns // US, **labels(*key))
         yield family
 
 
@@ -95,27 +96,40 @@ def _by_reason(served: Served) -> dict[str, int]:
     return found
 
 
-def _tenants(config: SchedulerConfig, statistics: Statistics) -> Iterator[Family]:
+def _tenants(statistics: Statistics) -> Iterator[Family]:
     requests = Family(
         "tenantdl_requests_total", "counter", "Requests by outcome: ok, or why it was refused"
     )
     in_time = Family("tenantdl_qos_met_total", "counter", "Requests answered in time")
     latency = Family("tenantdl_latency_seconds", "histogram", "From arrival to the answer")
-    for (model, tenant), served in statistics.served.items():
-        labels = {"tenant": tenant, "model": model}
+    for (model, version, tenant), served in statistics.served.items():
+        labels = {"tenant": tenant, "model": model, "version": version}
         requests.add(served.parts["success"].count, **labels, outcome="ok")
         for reason, count in sorted(served.refused.items()):
             requests.add(count, **labels, outcome=reason)
         in_time.add(served.in_time, **labels)
         total = to_seconds(served.parts["success"].ns)
         latency.histogram(LATENCY_BOUNDS_S, served.latencies, total, **labels)
+    yield from (requests, in_time, latency)
+
+
+def _lately(status: Status) -> Iterator[Family]:
+    """What /status says of the last minute, for alerts that need no query language."""
     target = Family("tenantdl_qos_target_seconds", "gauge", "Promised latency")
-    for spec in config.tenants:
-        target.add(to_seconds(spec.qos), tenant=spec.tenant)
     queue = Family("tenantdl_queue_length", "gauge", "Requests inside, waiting or running")
-    for tenant, length in statistics.queues.items():
-        queue.add(length(), tenant=tenant)
-    yield from (requests, in_time, latency, target, queue)
+    attainment = Family(
+        "tenantdl_qos_attainment", "gauge", "Share of the last minute's requests in time"
+    )
+    share = Family("tenantdl_core_share", "gauge", "Of all cores' time in the last minute")
+    for tenant in status.tenants:
+        target.add(tenant.qos_ms / 1000, tenant=tenant.name)
+        queue.add(tenant.queue, tenant=tenant.name)
+        share.add(tenant.core_share, tenant=tenant.name)
+        if tenant.attainment is not None:
+            attainment.add(tenant.attainment, tenant=tenant.name)
+    wanted = Family("tenantdl_cores_wanted", "gauge", "Autoscale advice: cores for this load")
+    wanted.add(status.advice.wanted)
+    yield from (target, queue, attainment, share, wanted)
 
 
 def _scheduler(counts: Counts) -> Iterator[Family]:
@@ -136,30 +150,35 @@ def _scheduler(counts: Counts) -> Iterator[Family]:
         yield from (family, seconds)
 
 
-def _machine(config: SchedulerConfig, use: MachineUse) -> Iterator[Family]:
+def _machine(status: Status, use: MachineUse) -> Iterator[Family]:
     cores = Family("tenantdl_core_busy_seconds_total", "counter", "Time in blocks, by core")
-    for core in (core for lane in config.lanes for core in lane.cores):
-        cores.add(to_seconds(use.core_busy[core]), core=core)
+    for shown in status.cores:
+        cores.add(to_seconds(use.core_busy[CoreId(shown.core)]), core=shown.core)
     tenants = Family("tenantdl_tenant_core_seconds_total", "counter", "Core time used, by tenant")
     for tenant, busy in use.tenant_busy.items():
         tenants.add(to_seconds(busy), tenant=tenant)
     ready = Family("tenantdl_lane_ready", "gauge", "Whether the lane serves")
     lost = Family("tenantdl_lane_lost_total", "counter", "Deaths of the lane's process")
-    for spec in config.lanes:
-        ready.add(spec.lane in use.ready, lane=spec.lane)
-        lost.add(use.lost[spec.lane], lane=spec.lane)
+    for lane in status.lanes:
+        ready.add(lane.ready, lane=lane.lane)
+        lost.add(lane.lost, lane=lane.lane)
+    memory = Family("tenantdl_memory_peak_bytes", "gauge", "Peak resident size of the daemon")
+    memory.add(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    yield from (cores, tenants, ready, lost, memory)
+
+
+def _models(use: MachineUse) -> Iterator[Family]:
     variants = Family("tenantdl_variant_blocks_total", "counter", "Blocks by variant")
     ratios = Family(
         "tenantdl_block_actual_over_expected", "histogram", "Time of a block over its prediction"
     )
     actual = Family("tenantdl_block_actual_seconds_total", "counter", "Time of predicted blocks")
     expected = Family("tenantdl_block_expected_seconds_total", "counter", "Predicted for them")
-    for model, blocks in use.models.items():
+    for (model, version), blocks in use.models.items():
+        labels = {"model": model, "version": version}
         for variant, count in sorted(blocks.variants.items()):
-            variants.add(count, model=model, variant=variant)
-        ratios.histogram(RATIO_BOUNDS, blocks.ratios, blocks.ratio_sum, model=model)
-        actual.add(to_seconds(blocks.actual), model=model)
-        expected.add(to_seconds(blocks.expected), model=model)
-    memory = Family("tenantdl_memory_peak_bytes", "gauge", "Peak resident size of the daemon")
-    memory.add(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-    yield from (cores, tenants, ready, lost, variants, ratios, actual, expected, memory)
+            variants.add(count, **labels, variant=variant)
+        ratios.histogram(RATIO_BOUNDS, blocks.ratios, blocks.ratio_sum, **labels)
+        actual.add(to_seconds(blocks.actual), **labels)
+        expected.add(to_seconds(blocks.expected), **labels)
+    yield from (variants, ratios, actual, expected)

@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tenantdl import __version__
-from tenantdl.daemon.catalogue import VERSION
 from tenantdl.daemon.observe.chrome import chrome_trace
 from tenantdl.daemon.observe.ended import Origin
+from tenantdl.daemon.observe.known import Known
 from tenantdl.daemon.observe.logs import log_request
 from tenantdl.daemon.observe.machine import MachineUse, ModelBlocks
 from tenantdl.daemon.observe.metrics import metrics
@@ -18,7 +18,7 @@ from tenantdl.daemon.observe.timeline import Timeline
 from tenantdl.daemon.observe.tracing import Tracer
 from tenantdl.daemon.observe.window import SECONDS, Second, bound, percentile, total
 from tenantdl.daemon.statistics import Statistics
-from tenantdl.ids import CoreId, RequestId
+from tenantdl.ids import CoreId, ModelId, RequestId
 from tenantdl.load.status import (
     FORMAT,
     CoreStatus,
@@ -53,7 +53,7 @@ class Observer:
     ) -> None:
         """`counts`: the scheduler's; `name`: the workload's; `started`: now; `tracer`: for spans of
         requests."""
-        self._config = config
+        self.known = Known(config)
         self._counts = counts
         self._name = name
         self._started = started
@@ -71,9 +71,10 @@ class Observer:
             expected = self._counts().expected if isinstance(event, BlockFinished) else None
             block = self.timeline.note(now, event, commands, expected)
             if block:
-                self.use.add(block, now)
+                self.use.add(block, self.statistics.label(block.model), now)
             else:
                 self.use.lanes(event)
+                self.known.note(event)
             for ended in self.timeline.ended:
                 log_request(ended)
                 if self._tracer:
@@ -96,18 +97,21 @@ class Observer:
         """The blocks in memory as a Chrome trace, piece by piece."""
         return chrome_trace(self.timeline.blocks())
 
-    def metrics(self) -> bytes:
+    def metrics(self, now: Ns, *, ready: bool) -> bytes:
         """The page for Prometheus."""
-        return metrics(
-            self._config, self.statistics, self.use, self._counts(), self.timeline.pending()
-        )
+        pending = {
+            (*self.statistics.label(model), tenant): count
+            for (model, tenant), count in self.timeline.pending().items()
+        }
+        status = self.status(now, ready=ready)
+        return metrics(status, self.statistics, self.use, self._counts(), pending)
 
     def status(self, now: Ns, *, ready: bool, since: int | None = None) -> Status:
         """Everything about the last minute; blocks from number `since` on (None: no blocks)."""
         window = min(to_seconds(now - self._started), float(SECONDS))
-        cores = tuple(self._core(core, now, window) for core in self._cores())
+        cores = tuple(self._core(core, now, window) for core in self.known.cores())
         tenants = tuple(
-            self._tenant(spec, now, window, len(cores)) for spec in self._config.tenants
+            self._tenant(spec, now, window, len(cores)) for spec in self.known.tenants.values()
         )
         busy = sum(core.busy for core in cores) / max(1, len(cores))
         counts = self._counts()
@@ -130,11 +134,11 @@ class Observer:
                     ready=spec.lane in self.use.ready,
                     lost=self.use.lost[spec.lane],
                 )
-                for spec in self._config.lanes
+                for spec in self.known.lanes
             ),
             cores=cores,
             scheduler=SchedulerStatus(
-                policy=self._config.policy,
+                policy=self.known.policy,
                 launches=counts.launches,
                 conflicts=counts.conflicts,
                 resizes=counts.resizes,
@@ -145,9 +149,6 @@ class Observer:
             blocks=() if since is None else tuple(self.timeline.blocks(max(since, newest))),
             next_block=self.timeline.count,
         )
-
-    def _cores(self) -> list[CoreId]:
-        return [core for lane in self._config.lanes for core in lane.cores]
 
     def _core(self, core: CoreId, now: Ns, window_s: float) -> CoreStatus:
         lately = self.use.core_window.get(core)
@@ -166,7 +167,7 @@ class Observer:
             name=spec.tenant,
             models=self._models_of(spec),
             qos_ms=to_ms(spec.qos),
-            queue=self.statistics.queues[spec.tenant](),
+            queue=self.statistics.queues().get(spec.tenant, 0),
             queue_max=spec.queue_max,
             answered=own.answered,
             in_time=own.in_time,
@@ -186,30 +187,31 @@ class Observer:
 
     def _alone_ms(self, spec: TenantSpec) -> float | None:
         used = self._models_of(spec)
-        plans = [
-            plan for model in self._config.models if model.model in used for plan in model.plans
-        ]
+        models = [m for m in self.known.models.values() if self._name(m.model) in used]
+        plans = (plan for model in models for plan in model.plans)
         times = [sum(costs) for p in plans for v in p.variants for costs in v.costs]
         return to_ms(min(times)) if times else None
 
     def _models_of(self, spec: TenantSpec) -> tuple[str, ...]:
-        used = {model for model, tenant in self.statistics.served if tenant == spec.tenant}
-        return tuple(sorted(used | ({spec.model} if spec.model else set())))
+        used = {model for model, _, tenant in self.statistics.served if tenant == spec.tenant}
+        return tuple(sorted(used | ({self._name(spec.model)} if spec.model else set())))
+
+    def _name(self, model: ModelId) -> str:
+        return self.statistics.label(model)[0]
 
     def _models(self) -> tuple[ModelStatus, ...]:
         none = ModelBlocks()
-        found = [
-            (spec.model, self.use.models.get(spec.model, none)) for spec in self._config.models
-        ]
+        labels = dict.fromkeys(self.statistics.label(model) for model in self.known.models)
+        found = [(label, self.use.models.get(label, none)) for label in labels]
         return tuple(
             ModelStatus(
                 name=name,
-                version=VERSION,
+                version=version,
                 blocks=sum(blocks.variants.values()),
                 variants=dict(sorted(blocks.variants.items())),
                 actual_over_expected=blocks.actual / blocks.expected if blocks.expected else None,
             )
-            for name, blocks in found
+            for (name, version), blocks in found
         )
 
 

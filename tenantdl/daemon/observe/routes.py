@@ -47,7 +47,8 @@ def routes(observed: Observed) -> Sequence[Route]:
     """The routes of an operator."""
 
     async def metrics(request: Request) -> Response:
-        return Response(observed.observer.metrics(), media_type="text/plain; version=0.0.4")
+        page = observed.observer.metrics(Ns(time.monotonic_ns()), ready=observed.ready)
+        return Response(page, media_type="text/plain; version=0.0.4")
 
     async def status(request: Request) -> Response:
         since = request.query_params.get("since")

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
-from tenantdl.daemon.observe.ended import Ended, Live, Origin
+from tenantdl.daemon.observe.ended import NOBODY, Ended, Live, Origin
 from tenantdl.errors import UserError
 from tenantdl.ids import LaneId, ModelId, RequestId, TenantId
 from tenantdl.load.status import Block
@@ -34,7 +34,6 @@ from tenantdl.units import Ns
 # A minute of a busy two-core machine; about 20 MB.
 BLOCKS_MAX = 65_536
 JOURNAL_BLOCKS_MAX = 2_000_000
-_UNKNOWN = Origin()
 
 
 class Timeline:
@@ -58,7 +57,7 @@ class Timeline:
         self.ended = []
         match event:
             case RequestArrived():
-                origin = self.origins.pop(event.request, _UNKNOWN)
+                origin = self.origins.pop(event.request, NOBODY)
                 self.live[event.request] = Live(
                     event.tenant, event.model, event.plan, now, event.deadline, origin
                 )

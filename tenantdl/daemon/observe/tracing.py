@@ -14,6 +14,7 @@ from typing import Any
 
 from tenantdl.daemon.observe.ended import Ended
 from tenantdl.errors import UserError
+from tenantdl.load.workload import ObserveSection
 
 _SAMPLED = 1
 
@@ -84,6 +85,11 @@ class Tracer:
         """Send what is left, for a moment at most."""
         self._provider.force_flush(2000)
         self._provider.shutdown()
+
+
+def open_tracer(options: ObserveSection) -> Tracer | None:
+    """A tracer, if the config names where spans go. Raises UserError without the extra."""
+    return Tracer(options.otlp, options.sample) if options.otlp else None
 
 
 def _is_sampled(traceparent: str) -> bool:

@@ -61,7 +61,8 @@ class Watched:
             parse_workload(WORKLOAD), load_machine("16-core"), "tenantdl", rate, 1, requests
         )
         config = scheduler_config(scenario)
-        self._statistics = Statistics({spec.tenant: lambda: 2 for spec in config.tenants})
+        inside = {spec.tenant: 2 for spec in config.tenants}
+        self._statistics = Statistics(lambda model: (model, "1"), lambda: inside)
         self._counts = Counts()
         self._arrived: dict[RequestId, tuple[Ns, RequestArrived]] = {}
         self._computed: dict[RequestId, int] = {}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tenantdl.daemon.observe.ended import Origin
+from tenantdl.daemon.observe.ended import NOBODY, Origin
 from tenantdl.daemon.observe.logs import JsonLines, log_request, set_up
 from tenantdl.daemon.observe.timeline import Timeline
 from tenantdl.daemon.observe.tracing import Tracer
@@ -17,7 +17,6 @@ from tenantdl.sched.messages import LaneReady
 from tenantdl.units import MS, Ns
 from tests.daemon.observe.test_timeline import LANE, World
 
-NOBODY = Origin()
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 

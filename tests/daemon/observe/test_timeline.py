@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
+import msgspec
+
 from tenantdl.daemon.observe.chrome import chrome_trace
+from tenantdl.daemon.observe.known import Known
 from tenantdl.daemon.observe.timeline import Timeline
 from tenantdl.ids import CoreId, LaneId, ModelId, RequestId, TenantId
 from tenantdl.sched.config import (
@@ -21,7 +24,11 @@ from tenantdl.sched.messages import (
     LaneReady,
     Launch,
     LaunchStarted,
+    ModelAdded,
+    ModelRemoved,
     RequestArrived,
+    TenantDeclared,
+    TenantRemoved,
 )
 from tenantdl.sched.scheduler import Scheduler
 from tenantdl.units import MS, Ns
@@ -33,14 +40,14 @@ class World:
     """One scheduler with one lane, and a timeline that listens."""
 
     def __init__(self, blocks_max: int = 100) -> None:
-        config = SchedulerConfig(
+        self.config = SchedulerConfig(
             policy="model-fcfs",
             lanes=(LaneSpec(LANE, (CoreId(3),)),),
             models=(ModelSpec(MODEL, (one_core_plan((MS,)),)),),
             tenants=(TenantSpec(TENANT, queue_max=9, arenas=2, qos=Ns(50 * MS)),),
             blocks_max=1,
         )
-        self.scheduler = Scheduler(config)
+        self.scheduler = Scheduler(self.config)
         self.timeline = Timeline(blocks_max)
         self.launches: list[Launch] = []
 
@@ -111,3 +118,17 @@ def test_a_trace_has_a_row_for_every_core_and_starts_at_zero() -> None:
     assert (block["name"], block["tid"], block["ts"], block["dur"]) == ("t #1", 3, 0.0, 2000.0)
     assert block["args"]["segments"] == "0:1"
     assert json.loads(b"".join(chrome_trace([])))["traceEvents"]
+
+
+def test_models_and_tenants_come_and_go() -> None:
+    config = World().config
+    known = Known(config)
+    other = msgspec.structs.replace(config.models[0], model=ModelId("m#2"))
+    changed = msgspec.structs.replace(config.tenants[0], queue_max=3)
+    known.note(ModelAdded(other))
+    known.note(TenantDeclared(changed))
+    assert list(known.models) == ["m", "m#2"] and known.tenants == {TENANT: changed}
+    known.note(ModelRemoved(MODEL))
+    known.note(TenantRemoved(TENANT))
+    assert list(known.models) == ["m#2"] and known.tenants == {}
+    assert known.cores() == [3]
