@@ -63,8 +63,8 @@ class Served:
 
 
 class Statistics:
-    """All of a daemon's. `served`: by model, version and tenant; `queues`: how many requests of each
-    tenant are inside now; `windows`: each tenant's last minute."""
+    """All of a daemon's. `served`: by model, version and tenant; `queues`: how many of a tenant's
+    requests are inside now; `windows`: each tenant's last minute."""
 
     def __init__(
         self,
