@@ -4,7 +4,7 @@ block times were off. Plain integers; times in ns."""
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from tenantdl.daemon.observe.window import Window
@@ -36,9 +36,9 @@ class MachineUse:
     def __init__(self) -> None:
         self.core_busy: Counter[CoreId] = Counter()
         self.tenant_busy: Counter[TenantId] = Counter()
-        self.core_window: dict[CoreId, Window] = {}
-        self.tenant_window: dict[TenantId, Window] = {}
-        self.models: dict[tuple[str, str], ModelBlocks] = {}
+        self.core_window: defaultdict[CoreId, Window] = defaultdict(Window)
+        self.tenant_window: defaultdict[TenantId, Window] = defaultdict(Window)
+        self.models: defaultdict[tuple[str, str], ModelBlocks] = defaultdict(ModelBlocks)
         self.ready: set[LaneId] = set()
         self.lost: Counter[LaneId] = Counter()
 
@@ -57,11 +57,11 @@ class MachineUse:
         """`block` of the model with `label` was heard of at `now`."""
         for core in block.cores:
             self.core_busy[core] += block.elapsed
-            self.core_window.setdefault(core, Window()).at(now).busy += block.elapsed
+            self.core_window[core].at(now).busy += block.elapsed
         together = block.elapsed * len(block.cores)
         self.tenant_busy[block.tenant] += together
-        self.tenant_window.setdefault(block.tenant, Window()).at(now).busy += together
-        model = self.models.setdefault(label, ModelBlocks())
+        self.tenant_window[block.tenant].at(now).busy += together
+        model = self.models[label]
         model.variants[block.variant] += 1
         if block.expected:
             model.actual += block.elapsed

@@ -151,15 +151,13 @@ class Observer:
         )
 
     def _core(self, core: CoreId, now: Ns, window_s: float) -> CoreStatus:
-        lately = self.use.core_window.get(core)
-        busy = total(lately.seconds(now)).busy if lately else 0
+        busy = total(self.use.core_window[core].seconds(now)).busy
         return CoreStatus(core=core, busy=min(1.0, busy / max(1.0, window_s * SECOND)))
 
     def _tenant(self, spec: TenantSpec, now: Ns, window_s: float, cores: int) -> TenantStatus:
         seconds = self.statistics.windows[spec.tenant].seconds(now)
         own = total(seconds)
-        lately = self.use.tenant_window.get(spec.tenant)
-        busy = total(lately.seconds(now)).busy if lately else 0
+        busy = total(self.use.tenant_window[spec.tenant].seconds(now)).busy
         ended = own.answered + sum(own.refused.values())
         tails = [percentile(own.latencies, share) for share in (0.5, 0.95, 0.99)]
         p50, p95, p99 = (None if tail is None else to_ms(tail) for tail in tails)
@@ -187,16 +185,16 @@ class Observer:
 
     def _alone_ms(self, spec: TenantSpec) -> float | None:
         used = self._models_of(spec)
-        models = [m for m in self.known.models.values() if self._name(m.model) in used]
+        models = [m for m in self.known.models.values() if self._called(m.model) in used]
         plans = (plan for model in models for plan in model.plans)
         times = [sum(costs) for p in plans for v in p.variants for costs in v.costs]
         return to_ms(min(times)) if times else None
 
     def _models_of(self, spec: TenantSpec) -> tuple[str, ...]:
         used = {model for model, _, tenant in self.statistics.served if tenant == spec.tenant}
-        return tuple(sorted(used | ({self._name(spec.model)} if spec.model else set())))
+        return tuple(sorted(used | ({self._called(spec.model)} if spec.model else set())))
 
-    def _name(self, model: ModelId) -> str:
+    def _called(self, model: ModelId) -> str:
         return self.statistics.label(model)[0]
 
     def _models(self) -> tuple[ModelStatus, ...]:
