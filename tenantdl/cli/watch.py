@@ -31,6 +31,7 @@ def _parts(status: Status) -> Iterator[RenderableType]:
     yield Text(
         f"Scheduler  {counts.blocks} blocks, {counts.launches} launches, "
         f"{counts.conflicts} conflicts, {counts.resizes} resizes, {counts.migrations} migrations"
+        + (f", batches of {counts.batched / counts.batches:.1f}" if counts.batches else "")
     )
     for model in status.models:
         if model.blocks:

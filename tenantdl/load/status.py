@@ -27,7 +27,7 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True):
 class Block(NamedTuple):
     """A block that ran: segments [begin, end) of `request` on `cores` from `start` for `elapsed`,
     in ns on the daemon's clock. `number` counts all blocks; `expected`: what the scheduler's costs
-    said it would take (None: not known)."""
+    said it would take (None: not known). `size`: how many requests ran in it, as a batch."""
 
     number: int
     tenant: TenantId
@@ -42,6 +42,7 @@ class Block(NamedTuple):
     start: Ns
     elapsed: Ns
     expected: Ns | None
+    size: int = 1
 
 
 class TenantStatus(_Part, frozen=True):
@@ -100,7 +101,8 @@ class CoreStatus(_Part, frozen=True):
 
 
 class SchedulerStatus(_Part, frozen=True):
-    """What the scheduler did since the start (`sched.state.Counts`)."""
+    """What the scheduler did since the start (`sched.state.Counts`). There were `batches` of
+    `batched` requests in all."""
 
     policy: str
     launches: int
@@ -108,6 +110,8 @@ class SchedulerStatus(_Part, frozen=True):
     resizes: int
     migrations: int
     blocks: int
+    batches: int
+    batched: int
 
 
 class Advice(_Part, frozen=True):

@@ -80,14 +80,15 @@ function tiles(status) {
   const rate = status.tenants.reduce((sum, t) => sum + t.rate, 0);
   const busy = status.cores.reduce((sum, core) => sum + core.busy, 0) / (status.cores.length || 1);
   const queue = status.tenants.reduce((sum, t) => sum + t.queue, 0);
-  const { launches, conflicts } = status.scheduler;
+  const { launches, conflicts, batches, batched } = status.scheduler;
   const shown = [
     ["In time", percent(attainment), grade(attainment)],
     ["Requests/s", rate >= 100 ? count(rate) : rate.toFixed(1)],
     ["Cores busy", percent(busy, 0)],
     ["Inside now", count(queue)],
     ["Conflicts", percent(launches ? conflicts / launches : 0)],
-    ["Blocks", count(status.scheduler.blocks)],
+    batches ? ["Mean batch", (batched / batches).toFixed(1)]
+      : ["Blocks", count(status.scheduler.blocks)],
   ];
   at("tiles").replaceChildren(...shown.map(([name, value, kind = ""]) =>
     element("div", {}, element("dt", {}, name), element("dd", { class: kind }, value))));

@@ -4,8 +4,8 @@ import { colour, ms, round } from "./format.js";
 
 const KEPT_NS = 6e9, KEPT_MAX = 50000, LEFT = 52, BOTTOM = 20;
 // The members of a block, in the order in which the daemon sends them.
-const [TENANT, MODEL, REQUEST, CORES, VARIANT, BEGIN, END, START, ELAPSED, EXPECTED] =
-  [1, 2, 4, 6, 7, 8, 9, 10, 11, 12];
+const [TENANT, MODEL, REQUEST, CORES, VARIANT, BEGIN, END, START, ELAPSED, EXPECTED,
+  SIZE] = [1, 2, 4, 6, 7, 8, 9, 10, 11, 12, 13];
 
 export class Timeline {
   constructor(canvas, tip, note) {
@@ -134,8 +134,9 @@ export class Timeline {
     this.tip.hidden = !box;
     if (!box) return;
     const { block } = box;
+    const what = block[SIZE] > 1 ? `a batch of ${block[SIZE]}` : `request ${block[REQUEST]}`;
     const expected = block[EXPECTED] ? `, predicted ${ms(block[EXPECTED] / 1e6)}` : "";
-    this.tip.textContent = `${block[TENANT]} · ${block[MODEL]} · request ${block[REQUEST]}\n`
+    this.tip.textContent = `${block[TENANT]} · ${block[MODEL]} · ${what}\n`
       + `segments ${block[BEGIN]}–${block[END]}, variant ${block[VARIANT]}, `
       + `core${block[CORES].length > 1 ? "s" : ""} ${block[CORES].join(", ")}\n`
       + `${ms(block[ELAPSED] / 1e6)}${expected}`;

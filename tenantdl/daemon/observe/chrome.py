@@ -48,6 +48,7 @@ def _events(block: Block, zero: int) -> Iterator[dict[str, Any]]:
         "lane": block.lane,
         "cores": block.cores,
         "variant": block.variant,
+        "requests": block.size,
         "elapsed_us": block.elapsed / US,
     }
     if block.expected is not None:

@@ -23,8 +23,9 @@ NOBODY = Origin()
 
 @dataclass(slots=True)
 class Live:
-    """A request that is not answered yet. `launched`: a lane was told to run it. `blocks`: those it
-    has run, kept only where somebody wants them; `count` and `computed` are kept always."""
+    """A request that is not answered yet, or a batch of `size` of them, which each member names.
+    `launched`: a lane was told to run it. `blocks`: those it has run, kept only where they are
+    wanted; `count` and `computed` are kept always. `counted`: as an execution."""
 
     tenant: TenantId
     model: ModelId
@@ -33,6 +34,9 @@ class Live:
     deadline: Ns
     origin: Origin
     launched: bool = False
+    size: int | None = None
+    batch: Live | None = None
+    counted: bool = False
     count: int = 0
     computed: int = 0
     blocks: list[Block] = field(default_factory=list)
@@ -49,9 +53,14 @@ class Ended(NamedTuple):
     @property
     def computed(self) -> int:
         """Time in blocks, in ns."""
-        return self.live.computed
+        return self.ran.computed
 
     @property
     def blocks(self) -> int:
         """How many blocks it ran."""
-        return self.live.count
+        return self.ran.count
+
+    @property
+    def ran(self) -> Live:
+        """What ran: the request, or the batch that it was in."""
+        return self.live.batch or self.live

@@ -64,6 +64,7 @@ def log_request(ended: Ended) -> None:
         "total_ms": total,
         "blocks": ended.blocks,
         "compute_ms": to_ms(ended.computed),
+        "batch": ended.ran.size or 1,
         "late": ended.at > live.deadline,
     }
     if live.origin.id:

@@ -7,11 +7,15 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
+from tenantdl.daemon.observe.ended import Ended
 from tenantdl.daemon.observe.window import Window
 from tenantdl.ids import CoreId, LaneId, TenantId
 from tenantdl.load.status import Block
 from tenantdl.sched.messages import Event, LaneLost, LaneReady
 from tenantdl.units import Ns
+
+# Of a model and a tenant: name, version, tenant.
+Key = tuple[str, str, TenantId]
 
 # Actual over expected time of a block.
 RATIO_BOUNDS = (0.5, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0)
@@ -30,8 +34,8 @@ class ModelBlocks:
 
 class MachineUse:
     """All of it. `core_busy`, `tenant_busy`: ns in blocks since the start (a tenant's, of all cores
-    together); `core_window`: the same by core, lately; `models`: by name and version; `lost`:
-    deaths of lanes."""
+    together); `core_window`: the same by core, lately; `models`: by name and version;
+    `batches`: executions by how many requests ran in them; `lost`: deaths of lanes."""
 
     def __init__(self) -> None:
         self.core_busy: Counter[CoreId] = Counter()
@@ -39,8 +43,15 @@ class MachineUse:
         self.core_window: defaultdict[CoreId, Window] = defaultdict(Window)
         self.tenant_window: defaultdict[TenantId, Window] = defaultdict(Window)
         self.models: defaultdict[tuple[str, str], ModelBlocks] = defaultdict(ModelBlocks)
+        self.batches: defaultdict[Key, Counter[int]] = defaultdict(Counter)
         self.ready: set[LaneId] = set()
         self.lost: Counter[LaneId] = Counter()
+
+    def ran(self, ended: Ended, label: tuple[str, str]) -> None:
+        """A request ended. An execution counts with the first of its requests to be answered."""
+        if ended.reason is None and not ended.ran.counted:
+            ended.ran.counted = True
+            self.batches[(*label, ended.live.tenant)][ended.ran.size or 1] += 1
 
     def lanes(self, event: Event) -> None:
         """Keep account of lanes that come and go."""

@@ -4,18 +4,18 @@ tenant label, so that dashboards made for Triton work; the rest is `tenantdl_*`,
 from __future__ import annotations
 
 import resource
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 
 from tenantdl.daemon.observe.exposition import Family, text
-from tenantdl.daemon.observe.machine import RATIO_BOUNDS, MachineUse
+from tenantdl.daemon.observe.machine import RATIO_BOUNDS, Key, MachineUse
 from tenantdl.daemon.statistics import LATENCY_BOUNDS_S, Served, Statistics
-from tenantdl.ids import CoreId, TenantId
+from tenantdl.ids import CoreId
 from tenantdl.load.status import Status
 from tenantdl.sched.state import Counts
 from tenantdl.units import US, Ns, to_seconds
 
-Key = tuple[str, str, TenantId]
-
+BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64)
 # Triton's label `reason` for our reasons; what is not here is OTHER.
 _REASONS = {
     "queue_full": "REJECTED",
@@ -52,7 +52,7 @@ def metrics(
     """The whole page. `pending`: requests that no lane was told to run yet."""
     return text(
         [
-            *_triton(statistics, pending),
+            *_triton(statistics, use, pending),
             *_tenants(statistics),
             *_lately(status),
             *_scheduler(counts),
@@ -62,7 +62,9 @@ def metrics(
     )
 
 
-def _triton(statistics: Statistics, pending: Mapping[Key, int]) -> Iterator[Family]:
+def _triton(
+    statistics: Statistics, use: MachineUse, pending: Mapping[Key, int]
+) -> Iterator[Family]:
     served = statistics.served.items()
 
     def labels(model: str, version: str, tenant: str) -> dict[str, object]:
@@ -74,8 +76,9 @@ def _triton(statistics: Statistics, pending: Mapping[Key, int]) -> Iterator[Fami
     executions = Family("nv_inference_exec_count", "counter", "Model executions")
     for key, numbers in served:
         own, done = labels(*key), numbers.parts["success"].count
-        for family in (success, count, executions):
-            family.add(done, **own)
+        success.add(done, **own)
+        count.add(done, **own)
+        executions.add(sum(use.batches[key].values()), **own)
         for reason, refused in _by_reason(numbers).items():
             failure.add(refused, **own, reason=reason)
     waiting = Family("nv_inference_pending_request_count", "gauge", "Requests not launched yet")
@@ -181,4 +184,11 @@ def _models(use: MachineUse) -> Iterator[Family]:
         ratios.histogram(RATIO_BOUNDS, blocks.ratios, blocks.ratio_sum, **labels)
         actual.add(to_seconds(blocks.actual), **labels)
         expected.add(to_seconds(blocks.expected), **labels)
-    yield from (variants, ratios, actual, expected)
+    sizes = Family("tenantdl_batch_size", "histogram", "Requests that ran together")
+    for (model, version, tenant), batches in use.batches.items():
+        counts = [0] * (len(BATCH_BOUNDS) + 1)
+        for size, count in batches.items():
+            counts[bisect_left(BATCH_BOUNDS, size)] += count
+        total = sum(size * count for size, count in batches.items())
+        sizes.histogram(BATCH_BOUNDS, counts, total, model=model, version=version, tenant=tenant)
+    yield from (variants, ratios, actual, expected, sizes)

@@ -76,6 +76,7 @@ class Observer:
                 self.use.lanes(event)
                 self.known.note(event)
             for ended in self.timeline.ended:
+                self.use.ran(ended, self.statistics.label(ended.live.model))
                 log_request(ended)
                 if self._tracer:
                     self._tracer.request(ended)
@@ -144,6 +145,8 @@ class Observer:
                 resizes=counts.resizes,
                 migrations=counts.migrations,
                 blocks=self.timeline.count,
+                batches=self.timeline.batches,
+                batched=self.timeline.batched,
             ),
             advice=advise(tenants, len(cores), busy),
             blocks=() if since is None else tuple(self.timeline.blocks(max(since, newest))),

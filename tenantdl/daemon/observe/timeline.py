@@ -6,7 +6,7 @@ that a journal gives the same blocks as the daemon that wrote it.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,9 @@ from tenantdl.sched.messages import (
     BlockFinished,
     Command,
     Complete,
+    Dissolved,
     Event,
+    Gathered,
     LaneLost,
     Launch,
     LaunchId,
@@ -38,16 +40,19 @@ JOURNAL_BLOCKS_MAX = 2_000_000
 
 class Timeline:
     """The last `blocks_max` blocks, and what is under way. `origins`: of requests about to arrive;
-    `ended`: the requests that the last event ended; `keep_blocks`: with the requests, too."""
+    `ended`: the requests that the last event ended; `keep_blocks`: with the requests, too.
+    So far there were `batches` of `batched` requests in all."""
 
     def __init__(self, blocks_max: int = BLOCKS_MAX, *, keep_blocks: bool = False) -> None:
         self._ring: deque[Block] = deque(maxlen=blocks_max)
-        self._orders: dict[LaneId, dict[LaunchId, Launch]] = {}
+        self._orders: defaultdict[LaneId, dict[LaunchId, Launch]] = defaultdict(dict)
         self.live: dict[RequestId, Live] = {}
         self.origins: dict[RequestId, Origin] = {}
         self.ended: list[Ended] = []
         self.keep_blocks = keep_blocks
         self.count = 0
+        self.batches = 0
+        self.batched = 0
 
     def note(
         self, now: Ns, event: Event, commands: Iterable[Command], expected: Ns | None = None
@@ -72,15 +77,7 @@ class Timeline:
             case _:
                 pass
         for command in commands:
-            match command:
-                case Launch():
-                    self._orders.setdefault(command.lane, {})[command.launch] = command
-                    if live := self.live.get(command.request):
-                        live.launched = True
-                case Complete() | Reject():
-                    reason = command.reason if isinstance(command, Reject) else None
-                    if ended := self.live.pop(command.request, None):
-                        self.ended.append(Ended(command.request, ended, now, reason))
+            self._obeyed(command, now)
         return block
 
     def blocks(self, since: int = 0) -> list[Block]:
@@ -90,12 +87,38 @@ class Timeline:
 
     def pending(self) -> Counter[tuple[ModelId, TenantId]]:
         """How many requests no lane was told to run yet."""
-        return Counter(
-            (live.model, live.tenant) for live in self.live.values() if not live.launched
-        )
+        requests = (live for live in self.live.values() if live.size is None)
+        waiting = (live for live in requests if not (live.batch or live).launched)
+        return Counter((live.model, live.tenant) for live in waiting)
+
+    def _obeyed(self, command: Command, now: Ns) -> None:
+        match command:
+            case Launch():
+                self._orders[command.lane][command.launch] = command
+                if live := self.live.get(command.request):
+                    live.launched = True
+                    live.batch = None  # it may have been in one before
+            case Complete() | Reject():
+                reason = command.reason if isinstance(command, Reject) else None
+                if ended := self.live.pop(command.request, None):
+                    self.ended.append(Ended(command.request, ended, now, reason))
+            case Gathered():
+                self._gathered(command, now)
+            case Dissolved():
+                self.live.pop(command.request, None)
+
+    def _gathered(self, command: Gathered, now: Ns) -> None:
+        one, size = command.batch, len(command.members)
+        batch = Live(one.tenant, one.model, one.plan, now, one.deadline, NOBODY, size=size)
+        self.live[one.request] = batch
+        for member in command.members:
+            if live := self.live.get(member):
+                live.batch = batch
+        self.batches += 1
+        self.batched += size
 
     def _finished(self, event: BlockFinished, expected: Ns | None) -> Block | None:
-        launch = self._orders.get(event.lane, {}).get(event.launch)
+        launch = self._orders[event.lane].get(event.launch)
         live = self.live.get(event.request)
         if event.next != event.launch:
             self._begun(event.lane, event.next)
@@ -115,6 +138,7 @@ class Timeline:
             start=Ns(event.at - event.elapsed),
             elapsed=event.elapsed,
             expected=expected,
+            size=live.size or 1,
         )
         self._ring.append(block)
         live.count += 1
@@ -126,7 +150,7 @@ class Timeline:
 
     def _begun(self, lane: LaneId, launch: LaunchId | None) -> None:
         """`lane` goes on with `launch`: what it was told before is done or superseded."""
-        orders = self._orders.get(lane, {})
+        orders = self._orders[lane]
         if launch is None:
             return  # an order may be on its way to the lane
         for number in [number for number in orders if number < launch]:

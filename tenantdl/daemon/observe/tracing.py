@@ -60,12 +60,12 @@ class Tracer:
             attributes=_attributes(ended),
         )
         inside = trace.set_span_in_context(span)
-        first = live.blocks[0].start if live.blocks else ended.at
+        first = ended.ran.blocks[0].start if ended.ran.blocks else ended.at
         wait = self._tracer.start_span(
             "queue", context=inside, start_time=live.arrived + self._unix
         )
         wait.end(max(live.arrived, first) + self._unix)
-        for block in live.blocks:
+        for block in ended.ran.blocks:
             child = self._tracer.start_span(
                 f"block {block.begin}:{block.end}",
                 context=inside,
@@ -108,5 +108,6 @@ def _attributes(ended: Ended) -> dict[str, Any]:
         "tenantdl.request": ended.request,
         "tenantdl.request_id": live.origin.id,
         "tenantdl.outcome": ended.reason.value if ended.reason else "ok",
+        "tenantdl.batch": ended.ran.size or 1,
         "tenantdl.late": ended.at > live.deadline,
     }

@@ -63,6 +63,7 @@ def test_a_request_is_one_json_line(world: World, capsys: pytest.CaptureFixture[
         "total_ms": 3.0,
         "blocks": 1,
         "compute_ms": 2.0,
+        "batch": 1,
         "late": False,
     }
 

@@ -8,6 +8,7 @@ import msgspec
 
 from tenantdl.daemon.observe.chrome import chrome_trace
 from tenantdl.daemon.observe.known import Known
+from tenantdl.daemon.observe.machine import MachineUse
 from tenantdl.daemon.observe.timeline import Timeline
 from tenantdl.ids import CoreId, LaneId, ModelId, RequestId, TenantId
 from tenantdl.sched.config import (
@@ -19,7 +20,10 @@ from tenantdl.sched.config import (
 )
 from tenantdl.sched.messages import (
     BlockFinished,
+    Complete,
+    Dissolved,
     Event,
+    Gathered,
     LaneLost,
     LaneReady,
     Launch,
@@ -29,6 +33,7 @@ from tenantdl.sched.messages import (
     RequestArrived,
     TenantDeclared,
     TenantRemoved,
+    Tick,
 )
 from tenantdl.sched.scheduler import Scheduler
 from tenantdl.units import MS, Ns
@@ -132,3 +137,33 @@ def test_models_and_tenants_come_and_go() -> None:
     known.note(TenantRemoved(TENANT))
     assert list(known.models) == ["m#2"] and known.tenants == {}
     assert known.cores() == [3]
+
+
+def test_a_batch_runs_for_its_members() -> None:
+    world = World()
+    timeline = Timeline(keep_blocks=True)
+    arrived = [
+        RequestArrived(RequestId(n), TENANT, MODEL, 0, Ns(50 * MS), Ns(60 * MS), 1) for n in (1, 2)
+    ]
+    batch = msgspec.structs.replace(arrived[0], request=RequestId(1 << 31))
+    for event in arrived:
+        timeline.note(Ns(5), event, [])
+    assert timeline.pending() == {(MODEL, TENANT): 2}
+    world.tell(0, LaneReady(LANE))
+    world.arrive(1 << 31, now=10)
+    (launch,) = world.launches
+    timeline.note(Ns(10), Tick(), [Gathered(batch, (RequestId(1), RequestId(2))), launch])
+    assert timeline.pending() == {}
+    done = BlockFinished(LANE, launch.launch, batch.request, 0, 1, Ns(2 * MS), Ns(3 * MS), None)
+    answers = [Complete(RequestId(1)), Complete(RequestId(2)), Dissolved(batch.request)]
+    block = timeline.note(Ns(3 * MS), done, answers)
+    assert block is not None and (block.tenant, block.size) == (TENANT, 2)
+    assert [(e.request, e.computed, e.blocks) for e in timeline.ended] == [
+        (1, 2 * MS, 1),
+        (2, 2 * MS, 1),
+    ]
+    assert (timeline.live, timeline.batches, timeline.batched) == ({}, 1, 2)
+    use = MachineUse()
+    for ended in timeline.ended:
+        use.ran(ended, ("m", "1"))
+    assert use.batches == {("m", "1", TENANT): {2: 1}}
