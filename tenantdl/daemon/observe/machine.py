@@ -51,7 +51,8 @@ class MachineUse:
         """A request ended. An execution counts with the first of its requests to be answered."""
         if ended.reason is None and not ended.ran.counted:
             ended.ran.counted = True
-            self.batches[(*label, ended.live.tenant)][ended.ran.size or 1] += 1
+            name, version = label
+            self.batches[name, version, ended.live.tenant][ended.ran.size or 1] += 1
 
     def lanes(self, event: Event) -> None:
         """Keep account of lanes that come and go."""
