@@ -6,7 +6,7 @@ Format history
   3  plans have variants: other kernels for some of their calls, with measured figures.
   4  digests are BLAKE3.
   5  libraries start workers when they are first chosen, and have tenantdl_pool_rest. Bundles with
-     shape buckets may say how inputs are padded.
+     shape buckets may say how inputs are padded. `metadata` was added since.
 """
 
 from __future__ import annotations
@@ -131,7 +131,8 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of manifest.json. `digests`: BLAKE3 of the other files, hexadecimal.
-    `cores`: core counts that the model was compiled for. `source`: digest of the ONNX file."""
+    `cores`: core counts that the model was compiled for. `source`: digest of the ONNX file.
+    `metadata`: what that file says of itself, such as labels."""
 
     format: int
     name: str
@@ -144,3 +145,4 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     plans: tuple[Plan, ...]
     summary: dict[str, Any]
     padding: Padding | None = None
+    metadata: dict[str, str] = {}

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from tenantdl.cli import (
+    application_bench,
     batching_bench,
     kernels_bench,
     latency_bench,
@@ -36,6 +37,7 @@ COMPARED = (
 )
 
 app = typer.Typer(no_args_is_help=True, help="Measure latency or quality of service.")
+application_bench.register(app)
 plan_bench.register(app)
 latency_bench.register(app)
 kernels_bench.register(app)

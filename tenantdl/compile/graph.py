@@ -51,7 +51,8 @@ class Node:
 
 @dataclass(slots=True)
 class Graph:
-    """Nodes in topological order. `types` knows every value: inputs, constants, node outputs."""
+    """Nodes in topological order. `types` knows every value: inputs, constants, node outputs.
+    `metadata`: what the model's file says of itself, such as the characters it tells apart."""
 
     name: str
     inputs: list[str]
@@ -59,6 +60,7 @@ class Graph:
     nodes: list[Node]
     constants: dict[str, Array]
     types: dict[str, TensorType]
+    metadata: dict[str, str] = field(default_factory=dict)
 
     def consumers(self) -> dict[str, list[Node]]:
         """Value name → nodes that read it (a node reading it twice is listed once)."""

@@ -136,7 +136,9 @@ def compile_model(
         with phases("measure"):
             manifest = _measured(manifest, axes, folder, cpu)
         _describe(summary, manifest, folder)
-        manifest = msgspec.structs.replace(manifest, summary=asdict(summary))
+        manifest = msgspec.structs.replace(
+            manifest, summary=asdict(summary), metadata=graphs[0].metadata
+        )
         write_manifest(manifest, folder)
     return summary
 

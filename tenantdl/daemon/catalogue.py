@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from tenantdl.bundle.load import read_manifest
 from tenantdl.bundle.manifest import Plan, Tensor
+from tenantdl.daemon.stages import ServedApplication, open_applications
 from tenantdl.errors import UserError
 from tenantdl.exec.lane_memory import ModelLayout, lay_out
 from tenantdl.ids import ModelId, TenantId
@@ -47,6 +48,10 @@ class ServedModel:
             sizes = [_sizes(tensor) for tensor in plan.inputs]
             most = max(most, sum(s[0] if binary else s[1] * _NUMBER_BYTES for s in sizes))
         return most + _JSON_BYTES
+
+    def output_names(self) -> list[str]:
+        """Names of all outputs."""
+        return [tensor.name for tensor in self.plans[0].outputs]
 
     def plan_for(self, inputs: Mapping[str, Array]) -> int:
         """The number of the plan that takes `inputs`. Raises UserError that names what is off."""
@@ -106,19 +111,25 @@ class ServedModel:
 
 @dataclass(slots=True)
 class Catalogue:
-    """What is served now: models by id, tenants by name."""
+    """What is served now: models by id, tenants by name; applications, which are models to clients
+    and tenants of models to the scheduler, by id."""
 
     models: dict[ModelId, ServedModel]
     tenants: dict[TenantId, TenantSection]
+    applications: dict[ModelId, ServedApplication] = field(default_factory=dict)
 
-    def find(self, name: str, version: str = "") -> ServedModel | None:
-        """A model by what clients call it; without `version` the newest."""
-        found = [m for m in self.models.values() if m.name == name and version in ("", m.version)]
+    def all(self) -> list[ServedModel | ServedApplication]:
+        """Everything that clients can call."""
+        return [*self.models.values(), *self.applications.values()]
+
+    def find(self, name: str, version: str = "") -> ServedModel | ServedApplication | None:
+        """A model or application by what clients call it; without `version` the newest."""
+        found = [m for m in self.all() if m.name == name and version in ("", m.version)]
         return max(found, key=lambda model: int(model.version), default=None)
 
     def label(self, model: ModelId) -> tuple[str, str]:
         """Name and version that clients know a model by; its id where it is gone."""
-        served = self.models.get(model)
+        served = self.models.get(model) or self.applications.get(model)
         return (served.name, served.version) if served else (model, "")
 
     def mostly(self, name: TenantId) -> ServedModel | None:
@@ -142,7 +153,8 @@ class Catalogue:
 
 
 def open_catalogue(workload: Workload) -> Catalogue:
-    """Read the manifests of a workload's bundles. Raises UserError."""
+    """Read the manifests of a workload's bundles (`stages.with_stages` comes before). Raises
+    UserError."""
     paths = dict(workload.model_paths())
     users: dict[str, list[TenantId]] = {name: [] for name in paths}
     for tenant in workload.tenant:
@@ -166,7 +178,9 @@ def open_catalogue(workload: Workload) -> Catalogue:
         for name, path in paths.items()
         if users[name]
     }
-    return Catalogue(models, {TenantId(tenant.name): tenant for tenant in workload.tenant})
+    tenants = {TenantId(tenant.name): tenant for tenant in workload.tenant}
+    used = {user: model.name for model in models.values() for user in model.tenants}
+    return Catalogue(models, tenants, open_applications(workload, used))
 
 
 def scheduler_config(

@@ -10,10 +10,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from tenantdl.daemon.calls import Call, Refused
+from tenantdl.daemon.alarm import Alarm
+from tenantdl.daemon.applications import Applications
+from tenantdl.daemon.calls import Call, Refused, Ticket
 from tenantdl.daemon.catalogue import Catalogue, scheduler_config
 from tenantdl.daemon.journal import JournalWriter
 from tenantdl.daemon.observe.observer import Observer
@@ -21,7 +22,7 @@ from tenantdl.daemon.observe.tracing import open_tracer
 from tenantdl.daemon.statistics import Statistics, Timing
 from tenantdl.daemon.tenants import Memory, open_memory, open_tenant
 from tenantdl.exec.lane_pool import BACKEND, Address, LanePool
-from tenantdl.ids import LaneId, ModelId, RequestId
+from tenantdl.ids import LaneId, ModelId, RequestId, TenantId
 from tenantdl.load.protocol import Array
 from tenantdl.load.workload import Workload
 from tenantdl.machine import usable_cores
@@ -43,15 +44,6 @@ from tenantdl.sched.scheduler import Scheduler
 from tenantdl.units import Ns, from_seconds, to_seconds
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Ticket:
-    call: Call
-    slot: int
-    answer: asyncio.Future[dict[str, Array]]
-    timing: Timing
-    deadline: Ns
 
 
 class Engine:
@@ -81,9 +73,8 @@ class Engine:
         for model in catalogue.models.values():
             programs = self._pool.attach(catalogue.layout(model), self._loaded_first)
             self._memory[model.id] = open_memory(programs)
-        self.statistics = Statistics(
-            catalogue.label, lambda: {name: t.count for name, t in self._tenants.items()}
-        )
+        self._applications = Applications(catalogue, self)
+        self.statistics = Statistics(catalogue.label, self._queues)
         self.observer = Observer(
             config,
             self.statistics,
@@ -94,12 +85,11 @@ class Engine:
         )
         limit = round(workload.server.journal_mb_max * 1024**2)
         self._journal = JournalWriter(journal, config, limit) if journal else None
-        self._tickets: dict[RequestId, _Ticket] = {}
+        self._tickets: dict[RequestId, Ticket] = {}
         self._requests = 0
         self._ready: dict[LaneId, bool] = {lane.lane: False for lane in lanes}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._wakeup: asyncio.TimerHandle | None = None
-        self._wakeup_at = Ns(0)
+        self._alarm = Alarm(self._tick)
         self._watch: asyncio.TimerHandle | None = None
         self._complete_once = False
         self._on_failure = on_failure
@@ -119,23 +109,32 @@ class Engine:
 
     def close(self) -> None:
         """Refuse what is open, stop the lanes, finish the journal. Idempotent."""
-        for timer in (self._wakeup, self._watch):
-            if timer:
-                timer.cancel()
+        self._alarm.cancel()
+        if self._watch:
+            self._watch.cancel()
         self._refuse_all(Reason.LANE_LOST)
         if self._loop:
             self._loop.remove_reader(self._pool.fileno())
             self._loop = None
+        self._applications.close()
         self._pool.close()
         self.observer.close()
         if self._journal:
             self._journal.close()
 
     async def infer(self, call: Call) -> tuple[dict[str, Array], Timing]:
-        """Run one inference; outputs by name, and where the time went.
+        """Run one inference, or an application; outputs by name, and where the time went.
 
         Raises Refused. Cancelling the task that awaits this cancels the request.
         """
+        if call.model in self.catalogue.applications:
+            return await self._applications.infer(call)
+        ticket = self.open(call)
+        self.write(ticket)
+        return await self.answer(ticket), ticket.timing
+
+    def open(self, call: Call) -> Ticket:
+        """A slot for a call. Raises Refused where there is none."""
         timing = Timing(call.tenant, call.model)
         tenant, memory = self._tenants[call.tenant], self._memory[call.model]
         full = tenant.count >= tenant.queue_max or not memory.free
@@ -143,24 +142,33 @@ class Engine:
             reason = Reason.QUEUE_FULL if full else Reason.LANE_LOST
             self.statistics.refused(timing, reason.value, _clock())
             raise Refused(reason)
-        slot = memory.free.pop()
         tenant.count += 1
-        memory.programs.slots.write(slot, call.plan, call.inputs)
-        timing.compute_input = _clock() - call.arrived
+        answer: asyncio.Future[dict[str, Array]] = self._loop.create_future()
+        return Ticket(call, memory.free.pop(), answer, timing, Ns(call.arrived + tenant.qos))
+
+    def write(self, ticket: Ticket) -> None:
+        """Put a call's inputs into its slot."""
+        slots = self._memory[ticket.call.model].programs.slots
+        slots.write(ticket.slot, ticket.call.plan, ticket.call.inputs)
+
+    async def answer(self, ticket: Ticket) -> dict[str, Array]:
+        """Hand a call whose inputs are in its slot to the scheduler, and wait for its outputs."""
+        call, tenant = ticket.call, self._tenants[ticket.call.tenant]
+        ticket.timing.compute_input = _clock() - call.arrived
         self._requests += 1
         number = RequestId(self._requests)
-        answer: asyncio.Future[dict[str, Array]] = self._loop.create_future()
         expires = Ns(call.arrived + min(tenant.timeout, call.timeout or tenant.timeout))
-        deadline = min(Ns(call.arrived + tenant.qos), expires)
-        self._tickets[number] = _Ticket(call, slot, answer, timing, deadline)
+        ticket.deadline = min(call.deadline or ticket.deadline, expires)
+        self._tickets[number] = ticket
         self.observer.expect(number, call.origin)
         priority = tenant.priority if call.priority is None else call.priority
-        self._guarded(
-            RequestArrived(number, call.tenant, call.model, call.plan, deadline, expires, priority)
-        )
+        terms = (ticket.deadline, expires, priority)
+        self._guarded(RequestArrived(number, call.tenant, call.model, call.plan, *terms))
         try:
-            return await answer, timing
+            return await ticket.answer
         except asyncio.CancelledError:
+            if ticket.lent and not ticket.answer.cancelled() and not ticket.answer.exception():
+                self.leave(ticket)  # answered, but nobody is there to read it
             self._guarded(Cancelled(number))
             raise
 
@@ -176,7 +184,7 @@ class Engine:
                 self._handle(report)
             if event is not None:
                 self._handle(event)
-            self._arm()
+            self._alarm.set(self._scheduler.next_wakeup(), self._loop)
             self._pool.set_backlog(self._scheduler.backlog())
         except Exception as error:
             self._fail(error)
@@ -217,11 +225,7 @@ class Engine:
         """What the driver itself wants to know of an event."""
         match event:
             case BlockFinished():
-                ticket = self._tickets[event.request]
-                ticket.timing.compute_infer += event.elapsed
-                if event.begin == 0:
-                    submitted = ticket.call.arrived + ticket.timing.compute_input
-                    ticket.timing.queue = event.at - event.elapsed - submitted
+                self._tickets[event.request].ran(event)
             case LaneReady():
                 self._ready[event.lane] = True
                 self._complete_once |= all(self._ready.values())
@@ -232,25 +236,26 @@ class Engine:
 
     def _complete(self, number: RequestId, now: Ns) -> None:
         ticket = self._tickets.pop(number)
-        call, timing = ticket.call, ticket.timing
-        views = self._memory[call.model].programs.slots.outputs(ticket.slot, call.plan)
-        outputs = {name: view.copy() for name, view in views.items()}
-        self._leave(ticket)
-        timing.total = now - call.arrived
-        timing.late = now > ticket.deadline
-        self.statistics.answered(timing, now)
+        slots = self._memory[ticket.call.model].programs.slots
+        outputs = slots.outputs(ticket.slot, ticket.call.plan)
+        if not ticket.lent:
+            outputs = {name: view.copy() for name, view in outputs.items()}
+        if not ticket.lent or ticket.answer.done():
+            self.leave(ticket)
+        ticket.ended(now)
+        self.statistics.answered(ticket.timing, now)
         if not ticket.answer.done():
             ticket.answer.set_result(outputs)
 
     def _reject(self, number: RequestId, reason: Reason, now: Ns) -> None:
         ticket = self._tickets.pop(number)
-        self._leave(ticket)
-        ticket.timing.total = now - ticket.call.arrived
+        self.leave(ticket)
+        ticket.ended(now)
         self.statistics.refused(ticket.timing, reason.value, now)
         if not ticket.answer.done():
             ticket.answer.set_exception(Refused(reason))
 
-    def _leave(self, ticket: _Ticket) -> None:
+    def leave(self, ticket: Ticket) -> None:
         """The slot of an answered request is free again."""
         self._tenants[ticket.call.tenant].count -= 1
         self._memory[ticket.call.model].free.append(ticket.slot)
@@ -262,18 +267,12 @@ class Engine:
                 ticket.answer.set_exception(Refused(reason))
         self._tickets.clear()
 
-    def _arm(self) -> None:
-        """Have a Tick sent when the scheduler wants one; too early does no harm."""
-        due = self._scheduler.next_wakeup()
-        if due is None or self._loop is None or (self._wakeup and self._wakeup_at <= due):
-            return
-        if self._wakeup:
-            self._wakeup.cancel()
-        self._wakeup_at = due
-        self._wakeup = self._loop.call_later(to_seconds(due - _clock()), self._tick)
+    def _queues(self) -> dict[TenantId, int]:
+        """How many requests of each tenant are inside."""
+        own = {name: tenant.count for name, tenant in self._tenants.items()}
+        return own | self._applications.inside()
 
     def _tick(self) -> None:
-        self._wakeup = None
         due = self._scheduler.next_wakeup()
         self._guarded(Tick() if due is not None and due <= _clock() else None)
 

@@ -25,6 +25,7 @@ from tenantdl.daemon.calls import Call, Refused
 from tenantdl.daemon.catalogue import Catalogue, ServedModel
 from tenantdl.daemon.observe import routes as observe
 from tenantdl.daemon.observe.observer import Observer
+from tenantdl.daemon.stages import ServedApplication
 from tenantdl.daemon.statistics import Statistics, Timing
 from tenantdl.errors import UserError
 from tenantdl.load import protocol
@@ -117,7 +118,7 @@ class Front:
 
     async def _stats(self, request: Request) -> Response:
         named = "model" in request.path_params
-        models = [self._find(request)] if named else self._service.catalogue.models.values()
+        models = [self._find(request)] if named else self._service.catalogue.all()
         return _json({"model_stats": [self._service.statistics.model_stats(m) for m in models]})
 
     async def _infer(self, request: Request) -> Response:
@@ -143,7 +144,7 @@ class Front:
     async def _answer(
         self,
         request: Request,
-        model: ServedModel,
+        model: ServedModel | ServedApplication,
         body: bytes,
         header_length: int | None,
         arrived: Ns,
@@ -176,7 +177,7 @@ class Front:
             headers={HEADER_LENGTH: str(length)},
         )
 
-    def _find(self, request: Request) -> ServedModel:
+    def _find(self, request: Request) -> ServedModel | ServedApplication:
         name, version = request.path_params["model"], request.path_params.get("version", "")
         model = self._service.catalogue.find(name, version)
         if model is None:
@@ -222,8 +223,9 @@ async def _on_user_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_refusal(request: Request, error: Exception) -> Response:
-    reason = error.reason if isinstance(error, Refused) else Reason.EXECUTION_FAILED
-    return _error(STATUS[reason], f"{reason.value}: {SAID[reason]}")
+    refused = error if isinstance(error, Refused) else Refused(Reason.EXECUTION_FAILED)
+    stage = f" (in module {refused.stage})" if refused.stage else ""
+    return _error(STATUS[refused.reason], f"{refused.reason.value}: {SAID[refused.reason]}{stage}")
 
 
 async def _read(request: Request, limit: int) -> bytes:

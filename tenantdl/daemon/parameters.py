@@ -7,6 +7,7 @@ from typing import Any
 
 from tenantdl.daemon.catalogue import ServedModel
 from tenantdl.daemon.observe.ended import Origin
+from tenantdl.daemon.stages import ServedApplication
 from tenantdl.errors import UserError
 from tenantdl.ids import TenantId
 from tenantdl.load.protocol import HEADER_BYTES_MAX, HEADER_LENGTH, InferRequest
@@ -42,7 +43,7 @@ def origin(message: InferRequest, headers: Mapping[str, str]) -> Origin:
     return Origin(name[:_ID_MAX], headers.get("traceparent", "")[:_ID_MAX])
 
 
-def tenant(message: InferRequest, model: ServedModel) -> TenantId:
+def tenant(message: InferRequest, model: ServedModel | ServedApplication) -> TenantId:
     """The parameter `tenant`, by default the model's first."""
     name = message.parameters.get("tenant", model.tenants[0])
     if name not in model.tenants:
@@ -50,9 +51,11 @@ def tenant(message: InferRequest, model: ServedModel) -> TenantId:
     return TenantId(name)
 
 
-def outputs(message: InferRequest, model: ServedModel) -> tuple[list[str], frozenset[str]]:
+def outputs(
+    message: InferRequest, model: ServedModel | ServedApplication
+) -> tuple[list[str], frozenset[str]]:
     """Names of the wanted outputs (default: all), and which of them as bytes."""
-    known = [tensor.name for tensor in model.plans[0].outputs]
+    known = model.output_names()
     everywhere = bool(message.parameters.get("binary_data_output", False))
     if not message.outputs:
         return known, frozenset(known if everywhere else ())

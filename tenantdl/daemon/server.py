@@ -25,6 +25,7 @@ from tenantdl.daemon.catalogue import open_catalogue
 from tenantdl.daemon.engine import Engine
 from tenantdl.daemon.http import make_app
 from tenantdl.daemon.observe.logs import set_up as set_up_logs
+from tenantdl.daemon.stages import with_stages
 from tenantdl.errors import ExecutionError, UserError
 from tenantdl.exec.lane_pool import BACKEND
 from tenantdl.load.workload import Workload
@@ -48,6 +49,7 @@ def serve(
     InvariantError, when service cannot go on.
     """
     set_up_logs(workload.observe.log, requests=workload.observe.requests)
+    workload = with_stages(workload)
     catalogue = open_catalogue(workload)
     with _listen(workload.server.host, workload.server.port) as listener:
         engine = Engine(

@@ -11,9 +11,8 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from tenantdl.daemon.catalogue import ServedModel
 from tenantdl.daemon.observe.window import Window, bucket
 from tenantdl.ids import ModelId, TenantId
 from tenantdl.units import MS, Ns, to_seconds
@@ -62,6 +61,22 @@ class Served:
     last_ms: int = 0
 
 
+class Named(Protocol):
+    """A model or an application."""
+
+    @property
+    def id(self) -> ModelId:
+        """What timings call it."""
+
+    @property
+    def name(self) -> str:
+        """What clients call it."""
+
+    @property
+    def version(self) -> str:
+        """Of several under this name."""
+
+
 class Statistics:
     """All of a daemon's. `served`: by model, version and tenant; `queues`: how many of a tenant's
     requests are inside now; `windows`: each tenant's last minute."""
@@ -107,7 +122,7 @@ class Statistics:
         served.parts["fail"].add(timing.total)
         self.windows[timing.tenant].at(now).refused[reason] += 1
 
-    def model_stats(self, model: ServedModel) -> dict[str, Any]:
+    def model_stats(self, model: Named) -> dict[str, Any]:
         """One model's entry in Triton's statistics extension."""
         whole = Served()
         for (name, version, _), served in self.served.items():

@@ -1,11 +1,14 @@
 """Applications of a workload file: several models joined to a DAG, with one end-to-end target.
 
+The daemon serves each as one model under its name; the planner plans it.
+
 profiles = ["profiles.json"]     # tables of measured latency; bundles' own figures come after
 
 [[application]]
 name = "ocr"
 slo_ms = 900
 rate = 2                         # requests a second
+glue = "ocr"                     # what happens between the models (`tenantdl.glue`)
 
 [[application.module]]
 name = "detect"
@@ -28,27 +31,43 @@ from msgspec import Meta
 from tenantdl.errors import UserError
 
 Positive = Annotated[float, Meta(gt=0, le=1e9)]
+Count = Annotated[int, Meta(ge=1, le=65536)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 MODULES_MAX = 16
 
 
 class ModuleSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One model of an application. `after`: the modules whose results it takes; `fan_out`: its mean
-    calls for one request of the application."""
+    calls for one request of the application, `fan_out_max`: the most. Served: `calls_max` calls of
+    all requests are under way at once, `arenas` of them begun."""
 
     name: Name
     model: Name | None = None
     bundle: str | None = None
     after: tuple[Name, ...] = ()
     fan_out: Positive = 1.0
+    fan_out_max: Count = 256
+    calls_max: Count = 16
+    arenas: Annotated[int, Meta(ge=1, le=64)] = 2
+
+    @property
+    def bundle_name(self) -> str:
+        """The bundle's folder: `model` stands for the bundle of that name."""
+        return self.bundle or f"{self.model}.bundle"
 
 
 class ApplicationSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """An application: `rate` requests a second, each to be answered within `slo_ms`."""
+    """An application: `rate` requests a second, each to be answered within `slo_ms`. Served: `glue`
+    joins the models; `queue_max` requests are inside at once; `timeout_ms` and `priority` are those
+    of a tenant."""
 
     name: Name
     slo_ms: Positive
     rate: Positive
+    glue: str = "pass"
+    queue_max: Count = 16
+    timeout_ms: Positive | None = None
+    priority: Annotated[int, Meta(ge=0, le=100)] = 1
     module: Annotated[tuple[ModuleSection, ...], Meta(min_length=1, max_length=MODULES_MAX)]
 
     def edges(self) -> tuple[tuple[int, int], ...]:

@@ -23,7 +23,8 @@ Array = NDArray[Any]
 HEADER_LENGTH = "inference-header-content-length"
 HEADER_BYTES_MAX = 1024**2
 
-# Protocol name → NumPy name. BYTES elements are strings of any length: no model here takes them.
+# Protocol name → NumPy name. BYTES elements are strings of any length: applications may answer with
+# them, no model takes them.
 DATATYPES: dict[str, str] = {
     "BOOL": "bool",
     "UINT8": "uint8",
@@ -184,13 +185,21 @@ def encode_response(
     for name, array in arrays.items():
         tensor = OutputTensor(name, datatype(array.dtype.name), list(array.shape))
         if name in binary:
-            raw.append(array.tobytes())
+            raw.append(_raw(array))
             tensor.parameters = {"binary_data_size": len(raw[-1])}
         else:
             tensor.data = array.ravel().tolist()
         response.outputs.append(tensor)
     header = _encode(response)
     return [header, *raw], len(header) if raw else None
+
+
+def _raw(array: Array) -> bytes:
+    """Little-endian bytes; of text, every element's length in four bytes and then its UTF-8."""
+    if array.dtype != object:
+        return array.tobytes()
+    texts = [str(element).encode() for element in array.ravel()]
+    return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
 
 
 def encode_request(

@@ -10,7 +10,7 @@ import onnx
 from tenantdl.compile.frontend.bind import bind_inputs, declared_dims
 from tenantdl.compile.frontend.dtypes import RUNNABLE, dtype_name
 from tenantdl.compile.frontend.read import Weights, read_model
-from tenantdl.compile.frontend.refusal import Refusal, check_text
+from tenantdl.compile.frontend.refusal import METADATA_BYTES_MAX, Refusal, check_text
 from tenantdl.compile.frontend.scope import Scope
 from tenantdl.compile.frontend.tracer import Tracer
 from tenantdl.compile.graph import Graph, Node
@@ -68,7 +68,19 @@ def _load(
     _read_constants(tracer, proto.graph, scope)
     inputs = bind_inputs(proto.graph, tracer.builder, scope, batch, shapes)
     tracer.run(proto.graph.node, scope)
-    return _finish(tracer, proto.graph, scope, inputs)
+    graph = _finish(tracer, proto.graph, scope, inputs)
+    graph.metadata = _metadata(proto)
+    return graph
+
+
+def _metadata(proto: onnx.ModelProto) -> dict[str, str]:
+    size = sum(len(entry.key) + len(entry.value) for entry in proto.metadata_props)
+    if size > METADATA_BYTES_MAX:
+        raise Refusal(f"metadata of {size} characters")
+    for entry in proto.metadata_props:
+        check_text(entry.key)
+        check_text(entry.value)
+    return {entry.key: entry.value for entry in proto.metadata_props}
 
 
 def _domain(name: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 PROTOBUF_BYTES_MAX = 2**31 - 1  # protobuf's own limit
 WEIGHT_BYTES_MAX = 16 * 2**30  # all external data of a model together
+METADATA_BYTES_MAX = 2**20  # all metadata of a model together
 VALUE_BYTES_MAX = 4 * 2**30  # one tensor of the graph
 FOLD_BYTES_MAX = 512 * 2**20  # one constant that folding makes
 FOLD_TOTAL_BYTES_MAX = 2 * 2**30  # all constants that folding makes
