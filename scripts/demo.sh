@@ -15,14 +15,14 @@ for model in ppocr_cls magika minilm_l6 mobilenet_v2; do
 done
 
 echo
-echo "== Serving four tenants (workloads/office.toml) under 20 s of load"
-"$tenantdl" bench qos workloads/office.toml --duration 20 --report out/office.html
+echo "== Serving four tenants (workloads/demo.toml) under 20 s of load"
+"$tenantdl" bench qos workloads/demo.toml --duration 20 --report out/demo.html
 
 cat <<'NEXT'
 
-The report with plots is out/office.html. To try next (. .venv/bin/activate first):
-  tenantdl bench qos workloads/office.toml --rate 80      twice the load
-  tenantdl serve workloads/office.toml                    and talk to it with tritonclient
+The report with plots is out/demo.html. To try next (. .venv/bin/activate first):
+  tenantdl bench qos workloads/demo.toml --rate 80      twice the load
+  tenantdl serve workloads/demo.toml                    and talk to it with tritonclient
   tenantdl bench latency mobilenet_v2 ppocr_cls           beside onnxruntime and OpenVINO
   tenantdl zoo list                                       other models to compile
 NEXT

@@ -15,7 +15,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "tenantdl"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FILES = sorted(
-    [*MODULES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "scripts").glob("*"), *ROOT.glob("*.md")]
+    [
+        *MODULES,
+        *(ROOT / "tests").rglob("*.py"),
+        *(path for path in (ROOT / "scripts").rglob("*") if path.is_file()),
+        *ROOT.glob("*.md"),
+    ]
 )
 
 MODULE_LINES_MAX = 300

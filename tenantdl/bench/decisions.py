@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from tenantdl.bench.envelope import write_results
+from tenantdl.load.published import published
 from tenantdl.load.workload import Workload, load_workload
 from tenantdl.sched.journal import Entry
 from tenantdl.sched.messages import Command, Event
@@ -47,6 +48,7 @@ def measure(
     decision counts: what else the machine did meanwhile is not ours. Raises UserError."""
     if not isinstance(workload, Workload):
         workload = load_workload(Path(workload))
+    workload = published(workload)
     rows = []
     for policy in split_names(policies):
         for name in machines:

@@ -17,6 +17,7 @@ import numpy as np
 from tenantdl.bench import qos
 from tenantdl.bench.envelope import write_results
 from tenantdl.exec.lane_pool import BACKEND
+from tenantdl.load.published import on_bundles
 from tenantdl.load.workload import Workload, load_workload
 from tenantdl.sched.policies import split_names
 from tenantdl.sim.machines import load_machine
@@ -61,7 +62,7 @@ def _simulated(workload: Workload, machine: str) -> dict[str, Row]:
     """The simulator's percentiles and attainment by tenant, and of all."""
     total = sum(workload.rates().values())
     scenario = Scenario(
-        workload=workload,
+        workload=on_bundles(workload),
         machine=load_machine(machine),
         policy=workload.scheduler.policy,
         rate=workload.load.rate,

@@ -27,7 +27,7 @@ from tenantdl.daemon.catalogue import Catalogue, open_catalogue
 from tenantdl.errors import ExecutionError, UserError
 from tenantdl.exec.lane_pool import BACKEND
 from tenantdl.ids import TenantId
-from tenantdl.load.arrivals import ARRIVALS, Shape
+from tenantdl.load.arrivals import Shape, arrive
 from tenantdl.load.inputs import random_inputs, read_inputs
 from tenantdl.load.issuer import BROKEN, DROPPED, Plan, Sample, Stream, issue
 from tenantdl.load.protocol import encode_request
@@ -193,7 +193,7 @@ def _streams(workload: Workload, catalogue: Catalogue, folder: Path) -> list[Str
     """What each tenant sends and when. Every tenant has its own seed: adding one to a workload
     does not move the others' arrivals."""
     load = workload.load
-    shape = Shape(load.burstiness, load.trace)
+    shape = Shape(load.burstiness, load.trace, load.pace)
     streams = []
     for number, (tenant, rate) in enumerate(
         zip(workload.tenant, workload.rates().values(), strict=True)
@@ -202,7 +202,7 @@ def _streams(workload: Workload, catalogue: Catalogue, folder: Path) -> list[Str
         if model is None:
             raise UserError(f"tenant {tenant.name} calls no model of this workload")
         rng = np.random.default_rng((load.seed, number))
-        times = ARRIVALS[load.arrivals](rate, load.duration_s, rng, shape)
+        times = arrive(load.arrivals, rate, load.duration_s, rng, shape)
         tensors = model.plans[0].inputs
         inputs = (
             read_inputs(tenant.inputs, tensors)

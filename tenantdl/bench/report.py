@@ -16,10 +16,11 @@ from tenantdl.units import SECOND
 if TYPE_CHECKING:
     from tenantdl.bench.qos import Result
 
-_STYLE = """
+STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2430; max-width: 60rem;
        margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.25rem; margin-top: 2.2rem; }
+h3 { font-size: 1.05rem; margin: 1.6rem 0 0; }
 p.note, footer { color: #5b6272; } code { background: #f1f2f5; padding: .1rem .3rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .6rem; text-align: right; border-bottom: 1px solid #e3e5ea; }
@@ -51,7 +52,7 @@ def page(result: Result) -> str:
         [
             "<!doctype html>",
             f'<html lang="en"><head><meta charset="utf-8"><title>QoS of {name}</title>',
-            f"<style>{_STYLE}</style></head><body>",
+            f"<style>{STYLE}</style></head><body>",
             f"<h1>Quality of service: {name}</h1>",
             f"<p>{lead}</p>",
             _table(rows),

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from tenantdl.bench.qos import Result
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C3C", "#555555")
-_LINE = "#b3261e"
+LINE = "#b3261e"
 
 
 def attainment(rows: Sequence[dict[str, Any]], goal: float) -> str:
     """Bars of the share in time, one a tenant and one for all."""
-    figure, axes = _figure(height=0.5 + 0.38 * len(rows))
+    figure, axes = new_figure(height=0.5 + 0.38 * len(rows))
     for place, row in enumerate(rows):
         share = row["attainment"] or 0.0
         colour = COLOURS[place % len(COLOURS)] if place < len(rows) - 1 else "#3b4252"
@@ -36,17 +36,17 @@ def attainment(rows: Sequence[dict[str, Any]], goal: float) -> str:
             ha="right" if inside else "left",
             color="white" if inside else "black",
         )
-    axes.axvline(goal, color=_LINE, linewidth=1.2)
+    axes.axvline(goal, color=LINE, linewidth=1.2)
     axes.set_yticks(range(len(rows)), [row["tenant"] for row in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    return _svg(figure)
+    return svg(figure)
 
 
 def latency_cdf(result: Result) -> str:
     """Distribution of latency over QoS target, one curve a tenant."""
-    figure, axes = _figure(height=3.2)
+    figure, axes = new_figure(height=3.2)
     for number, tenant in enumerate(result.workload.tenant):
         relative = result.latencies_ms[tenant.name] / tenant.qos_ms
         if len(relative):
@@ -54,7 +54,7 @@ def latency_cdf(result: Result) -> str:
             colour = COLOURS[number % len(COLOURS)]
             label = f"{tenant.name} ({tenant.qos_ms:g} ms)"
             axes.step(relative, share, where="post", color=colour, label=label, linewidth=1.8)
-    axes.axvline(1.0, color=_LINE, linewidth=1.2)
+    axes.axvline(1.0, color=LINE, linewidth=1.2)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}×")
     axes.set_xlabel("latency / QoS target")
@@ -63,13 +63,13 @@ def latency_cdf(result: Result) -> str:
     axes.grid(alpha=0.25)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, loc="upper left")
-    return _svg(figure)
+    return svg(figure)
 
 
 def timeline(data: Timeline, tenants: Sequence[str]) -> str:
     """Blocks as bars on their lanes, coloured by tenant; preemptions as triangles."""
     lanes = list(data.lanes)
-    figure, axes = _figure(height=1.1 + 0.55 * len(lanes))
+    figure, axes = new_figure(height=1.1 + 0.55 * len(lanes))
     for number, tenant in enumerate(tenants):
         for place, lane in enumerate(lanes):
             own = [b for b in data.blocks if b.tenant == tenant and b.lane == lane]
@@ -79,7 +79,7 @@ def timeline(data: Timeline, tenants: Sequence[str]) -> str:
                 spans, (place - 0.32, 0.64), facecolors=colour, edgecolors="white", linewidth=0.3
             )
             cuts = [b.end / MS for b in own if b.preempted]
-            axes.plot(cuts, [place - 0.42] * len(cuts), "v", color=_LINE, markersize=3.5)
+            axes.plot(cuts, [place - 0.42] * len(cuts), "v", color=LINE, markersize=3.5)
         axes.plot([], [], "s", color=COLOURS[number % len(COLOURS)], label=tenant)
     cores = [",".join(map(str, data.lanes[lane])) for lane in lanes]
     axes.set_yticks(range(len(lanes)), [f"core {names}" for names in cores])
@@ -89,17 +89,18 @@ def timeline(data: Timeline, tenants: Sequence[str]) -> str:
     axes.legend(
         frameon=False, ncols=min(len(tenants), 6), loc="lower center", bbox_to_anchor=(0.5, 1.0)
     )
-    return _svg(figure)
+    return svg(figure)
 
 
-def _figure(height: float) -> tuple[Figure, Any]:
+def new_figure(height: float) -> tuple[Figure, Any]:
+    """A wide figure of that height in inches, and its axes."""
     figure = Figure(figsize=(9, height), layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
     """The figure's <svg> element, the same bytes for the same figure."""
     text = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "tenantdl"}):

@@ -13,6 +13,7 @@ import msgspec
 from tenantdl.bench.envelope import write_results
 from tenantdl.documents import write_document
 from tenantdl.errors import UserError
+from tenantdl.load.published import published
 from tenantdl.load.workload import Workload, load_workload
 from tenantdl.sched.journal import entry_line, header_line
 from tenantdl.sched.messages import Command, Event
@@ -57,6 +58,7 @@ def run(
     share of requests in time, else at `rate`. `vary`: see `varied`. Raises UserError."""
     if not isinstance(workload, Workload):
         workload = load_workload(Path(workload))
+    workload = published(workload)
     names = split_names(policies or workload.scheduler.policy)
     first = workload.load.seed
     scenarios = [

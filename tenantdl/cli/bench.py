@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,6 +14,7 @@ from tenantdl.cli import (
     batching_bench,
     kernels_bench,
     latency_bench,
+    load_bench,
     parse,
     plan_bench,
     predict_bench,
@@ -39,6 +40,7 @@ COMPARED = (
 app = typer.Typer(no_args_is_help=True, help="Measure latency or quality of service.")
 application_bench.register(app)
 plan_bench.register(app)
+load_bench.register(app)
 latency_bench.register(app)
 kernels_bench.register(app)
 predict_bench.register(app)
@@ -46,53 +48,6 @@ batching_bench.register(app)
 
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of inputs and random weights.")]
-
-
-@app.command(name="qos")
-def qos_command(
-    workload: serve.Workload,
-    rate: Annotated[
-        float | None, typer.Option(min=0.001, help="Requests a second, all tenants together.")
-    ] = None,
-    duration: Annotated[
-        float | None, typer.Option(min=0.1, max=86400, help="Seconds of load.")
-    ] = None,
-    policy: Annotated[
-        str | None, typer.Option(help="Scheduling policy, such as tenantdl, edf, model-fcfs.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the arrivals.")] = None,
-    json: Json = None,
-    report: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="Write a page with plots.")
-    ] = None,
-    journal: serve.Journal = None,
-) -> None:
-    """Serve a workload, drive its load, and see who got what was promised.
-
-    What is left out is as the workload says.
-    """
-    from tenantdl.bench import qos
-    from tenantdl.cli import render
-
-    result = qos.run(
-        workload,
-        rate=rate,
-        duration_s=duration,
-        seed=seed,
-        policy=policy,
-        json=json,
-        report=report,
-        journal=journal,
-        command=command_line(),
-    )
-    load = result.workload.load
-    title = f"{result.workload.name}: {load.duration_s:g} s of {load.arrivals} load, policy"
-    title += f" {result.workload.scheduler.policy}, measured on this machine"
-    columns = ["Tenant", ">QoS ms", ">rate/s", ">requests", ">in time", ">p50 ms", ">p95 ms"]
-    columns += [">p99 ms", ">answered/s", "Not answered"]
-    render.table(title, columns, [_qos_row(row) for row in result.rows])
-    if report is not None:
-        render.line(f"Report with plots: {report}")
 
 
 @app.command(name="policies")
@@ -175,19 +130,6 @@ def decisions_command(
     ]
     title = "Scheduling decisions, measured on this machine under simulated load"
     render.table(title, [*columns, ">decisions/s"], table)
-
-
-def _qos_row(row: dict[str, Any]) -> list[str]:
-    refused = ", ".join(f"{count} × {what}" for what, count in row["refused"].items())
-    return [
-        row["tenant"],
-        _number(row.get("qos_ms"), "g"),
-        _number(row["rate"], ".1f"),
-        str(row["requests"]),
-        _number(row["attainment"], ".1%"),
-        *(_number(row[key], ".1f") for key in ("p50_ms", "p95_ms", "p99_ms", "throughput")),
-        refused or "–",
-    ]
 
 
 def _number(value: float | None, form: str) -> str:

@@ -60,6 +60,17 @@ def buckets(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     return found
 
 
+def factors(text: str, option: str) -> tuple[float, ...]:
+    """`2,5` or `1.5` as numbers above 0; an empty text is none."""
+    try:
+        values = tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise UserError(f"{text!r} is not a list of numbers such as 2,5", where=option) from None
+    if not all(0 < value <= 1000 for value in values):
+        raise UserError(f"{text!r}: numbers above 0, up to 1000", where=option)
+    return values
+
+
 def words(text: str, option: str, *, known: Sequence[str]) -> tuple[str, ...]:
     """`a,b` as distinct words out of `known`; an empty text is no word."""
     values = tuple(part.strip() for part in text.split(",") if part.strip())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 
@@ -29,6 +30,7 @@ class JournalWriter:
         self._left = bytes_max
         self._lines: list[bytes] = []
         self._size = 0
+        self._kept = 0
         self._append(header_line(config))
 
     def write(self, now: Ns, event: Event, commands: list[Command]) -> None:
@@ -37,11 +39,25 @@ class JournalWriter:
             self._append(entry_line(now, event, commands))
 
     def flush(self) -> None:
-        """Write out what was gathered."""
-        if self._lines:
-            self._file.write(b"".join(self._lines))
-            self._lines.clear()
-            self._size = 0
+        """Write out what was gathered. A disk that is full ends the journal, not the service."""
+        if not self._lines:
+            return
+        piece = b"".join(self._lines)
+        self._lines.clear()
+        self._size = 0
+        try:
+            written = self._file.write(piece)
+            if written == len(piece):
+                self._kept += written
+                return
+            reason = "only a part could be written"
+        except OSError as error:
+            reason = str(error.strerror)
+        _log.error("%s: %s: the journal ends here", self._path, reason)
+        self._left = 0
+        # What was written of the last piece may end in the middle of a line.
+        with contextlib.suppress(OSError):
+            self._file.truncate(self._kept)
 
     def close(self) -> None:
         """Flush and close. Idempotent."""

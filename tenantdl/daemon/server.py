@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -177,7 +178,16 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+def _raise_descriptor_limit() -> None:
+    """As many descriptors as the system lets us have: a connection takes one, models and lanes a
+    few. What is beyond even that waits to be accepted."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def _listen(host: str, port: int) -> socket.socket:
+    _raise_descriptor_limit()
     try:
         return socket.create_server((host, port), backlog=1024)
     except OSError as error:

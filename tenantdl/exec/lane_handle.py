@@ -16,9 +16,9 @@ from tenantdl.units import Ns
 @dataclass(slots=True)
 class LaneHandle:
     """`generation`: of the template that it was forked from. `pid`: 0 until it is known to live.
-    `moved`: when it was last seen to be idle, starting, or past another block. `posted`: its newest
-    order, `begun`: whether it was taken up. `held`: the order for its successor, while it is on its
-    way out (`yielding`)."""
+    `moved`: when it was last seen to be idle, starting, or past another block. `worked`: it has
+    finished a block. `posted`: its newest order, `begun`: whether it was taken up. `held`: the
+    order for its successor, while it is on its way out (`yielding`)."""
 
     number: LaneId
     generation: int
@@ -30,6 +30,7 @@ class LaneHandle:
     pid: int = 0
     pidfd: int = -1
     ready: bool = False
+    worked: bool = False
     beat: int = 0
     posted: Order | None = None
     begun: bool = False
@@ -76,6 +77,7 @@ class LaneHandle:
             return LaunchStarted(self.number, launch)
         if report.kind == Kind.FAILED:
             return BlockFailed(self.number, launch, request, follows)
+        self.worked = True
         elapsed, at = Ns(report.elapsed), Ns(report.at)
         return BlockFinished(
             self.number, launch, request, report.begin, report.end, elapsed, at, follows

@@ -37,10 +37,15 @@ class Mapping:
 
     @classmethod
     def create(cls, name: str, nbytes: int) -> Mapping:
-        """Zeroed anonymous memory; it vanishes with its last user."""
+        """Zeroed anonymous memory; it vanishes with its last user. Raises OSError where there is
+        none to be had."""
         fd = os.memfd_create(f"tenantdl-{name}", os.MFD_CLOEXEC)
-        os.ftruncate(fd, nbytes)
-        return cls(fd, nbytes)
+        try:
+            os.ftruncate(fd, nbytes)
+            return cls(fd, nbytes)
+        except OSError:
+            os.close(fd)
+            raise
 
     def close(self) -> None:
         """Give the descriptor back; the memory itself lives as long as views of it do."""

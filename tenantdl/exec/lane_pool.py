@@ -24,12 +24,7 @@ from tenantdl.exec.program_set import ProgramSet
 from tenantdl.exec.template_wire import Spawn, Spawned
 from tenantdl.ids import LaneId
 from tenantdl.sched.config import LaneSpec
-from tenantdl.sched.messages import (
-    Event,
-    LaneLost,
-    LaneReady,
-    Launch,
-)
+from tenantdl.sched.messages import Event, LaneLost, LaneReady, Launch
 from tenantdl.units import SECOND, US, Ns
 
 _log = logging.getLogger(__name__)
@@ -162,7 +157,8 @@ class LanePool:
                 _log.error("lane %d is stuck: killed", lane.number)
                 os.kill(lane.pid, signal.SIGKILL)
         self._start_due(now)
-        return Ns(now + max(0, min([self._hang // 4, *(d - now for d in self._down.values())])))
+        due = min([self._hang // 4, _RESTART_FIRST, *(at - now for at in self._down.values())])
+        return Ns(now + max(0, due))
 
     def close(self) -> None:
         """Stop all lanes: ask, then kill. Idempotent."""
@@ -194,9 +190,11 @@ class LanePool:
         if not (self._nursery.serving or self._nursery.idle):
             return
         for number, due in list(self._down.items()):
-            if due <= now and (lane := self._spawn(number, now)):
-                del self._down[number]
-                self._lanes[number] = lane
+            if due <= now:
+                self._down[number] = Ns(now + _RESTART_FIRST)
+                if lane := self._spawn(number, now):
+                    del self._down[number]
+                    self._lanes[number] = lane
 
     def _renew(self, now: Ns) -> None:
         """One lane after the other makes room for a successor that knows what has changed."""
@@ -212,7 +210,11 @@ class LanePool:
 
     def _spawn(self, number: LaneId, now: Ns) -> LaneHandle | None:
         """A lane on its way, None if none can be made at the moment."""
-        mapping = Mapping.create("channel", CHANNEL_BYTES)
+        try:
+            mapping = Mapping.create("channel", CHANNEL_BYTES)
+        except OSError as error:
+            _log.error("lane %d cannot be started: %s", number, error.strerror)
+            return None
         channel = Channel(mapping.memory)
         channel.set_backlog(self._backlog)
         bell = os.eventfd(0, os.EFD_CLOEXEC)
@@ -236,10 +238,8 @@ class LanePool:
         code = os.waitstatus_to_exitcode(os.waitpid(lane.pid, 0)[1])
         cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         number = lane.number
-        # A lane that had worked for a while starts afresh.
-        failures = self._failures[number] = (
-            0 if lane.ready and now - lane.since > _RESTART_LAST else self._failures[number] + 1
-        )
+        # A lane that had worked starts afresh: the cause was elsewhere.
+        failures = self._failures[number] = 0 if lane.worked else self._failures[number] + 1
         if failures >= _STARTS_MAX and number not in self._proven:
             raise ExecutionError(
                 f"lane {number} does not start ({cause}); its last words are above"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tenantdl.errors import UserError
 from tenantdl.exec.lane_memory import Mapping, ModelLayout, Slots
 from tenantdl.exec.template_wire import Load
 
@@ -10,12 +11,20 @@ class ProgramSet:
     """A model's programs, numbered from `base`, and the memory that they share with us."""
 
     def __init__(self, base: int, layout: ModelLayout) -> None:
+        """Raises UserError where there is not so much memory to be had."""
         self.base = base
         self.layout = layout
-        self._maps = [
-            Mapping.create("slots", layout.slots_bytes),
-            Mapping.create("arenas", layout.arenas_bytes),
-        ]
+        self._maps: list[Mapping] = []
+        try:
+            for name, nbytes in (("slots", layout.slots_bytes), ("arenas", layout.arenas_bytes)):
+                self._maps.append(Mapping.create(name, nbytes))
+        except OSError as error:
+            self.close()
+            raise UserError(
+                f"{(layout.slots_bytes + layout.arenas_bytes) / 1024**2:.0f} MiB of shared memory"
+                f" are not to be had ({error.strerror}): lower queue_max or arenas",
+                where=layout.bundle,
+            ) from error
         self.slots = Slots(layout, self._maps[0].memory)
 
     def load(self, *, idle: bool) -> tuple[Load, list[int]]:

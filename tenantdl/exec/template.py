@@ -44,7 +44,7 @@ from tenantdl.exec.template_wire import (
 )
 
 _log = logging.getLogger(__name__)
-_PR_SET_NAME = 15
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 
 
 class Template:
@@ -124,6 +124,8 @@ class Template:
         code = 1
         try:
             _name(f"tenantdl-lane{command.lane}")
+            # If it hangs when its owner dies, it would never see ALIVE close.
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             channel = Channel(Mapping(channel_fd, CHANNEL_BYTES).memory)
             LaneProcess(
                 command,

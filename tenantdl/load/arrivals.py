@@ -7,6 +7,8 @@ Each keeps the mean rate that it is asked for (gaps are never clipped: that alon
   gamma      bursts: gaps with a coefficient of variation above 1 (below 1: more regular)
   constant   a camera; the phase is random
   trace      recorded times, stretched to the rate and repeated as long as needed
+
+Any of them can step: `pace` gives relative rates for equal parts of the run.
 """
 
 from __future__ import annotations
@@ -26,10 +28,29 @@ Times = NDArray[np.int64]
 
 
 class Shape(NamedTuple):
-    """`burstiness`: coefficient of variation of gamma gaps. `trace`: file of times in seconds."""
+    """`burstiness`: coefficient of variation of gamma gaps. `trace`: file of times in seconds.
+    `pace`: relative rates of equal parts of the run (empty: steady)."""
 
     burstiness: float = 2.0
     trace: str | None = None
+    pace: tuple[float, ...] = ()
+
+
+def arrive(
+    process: str, rate: float, duration_s: float, rng: np.random.Generator, shape: Shape
+) -> Times:
+    """When requests are due by the process of that name: ascending, below `duration_s`, at a mean
+    of `rate` a second. Raises UserError for bad traces and for far too many."""
+    times = ARRIVALS[process](rate, duration_s, rng, shape)
+    return _paced(times, duration_s, shape.pace) if shape.pace else times
+
+
+def _paced(times: Times, duration_s: float, pace: tuple[float, ...]) -> Times:
+    """`times` of a steady rate, moved so that parts of the run get their part of the requests."""
+    parts = np.linspace(0.0, duration_s * SECOND, len(pace) + 1)
+    share = np.concatenate([[0.0], np.cumsum(pace)]) / sum(pace) * duration_s * SECOND
+    moved: Times = np.rint(np.interp(times, share, parts)).astype(np.int64)
+    return moved
 
 
 def poisson(rate: float, duration_s: float, rng: np.random.Generator, shape: Shape) -> Times:

@@ -223,6 +223,24 @@ def encode_request(
     return header + b"".join(array.tobytes() for array in inputs.values()), len(header)
 
 
+def response_arrays(response: InferResponse, binary: memoryview) -> dict[str, Array]:
+    """The outputs that came as bytes, as views of `binary`. Raises UserError."""
+    arrays: dict[str, Array] = {}
+    offset = 0
+    for tensor in response.outputs:
+        size = tensor.parameters.get("binary_data_size")
+        if size is None:
+            continue
+        dtype = np.dtype(DATATYPES.get(tensor.datatype, "object"))
+        try:
+            raw = np.frombuffer(binary[offset : offset + size], dtype)
+            arrays[tensor.name] = raw.reshape(tensor.shape)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"output {tensor.name!r}: {error}") from error
+        offset += size
+    return arrays
+
+
 def decode_response(body: bytes, header_length: int | None) -> InferResponse:
     """The JSON of a response. Raises UserError."""
     try:

@@ -86,12 +86,16 @@ class SchedulerSection(_Section, frozen=True):
 
 class LoadSection(_Section, frozen=True):
     """What the bench drives. `burstiness`: coefficient of variation of gamma gaps. `trace`: a file
-    of arrival times in seconds, one a line. `in_flight_max`: the client drops what is beyond."""
+    of arrival times in seconds, one a line. `pace`: how the rate steps, as relative rates of equal
+    parts of the run. `in_flight_max`: the client drops what is beyond. `profile_rate`: the rate
+    where published profiles stand for the bundles."""
 
     rate: Positive = 10.0
+    profile_rate: Positive | None = None
     arrivals: str = "poisson"
     burstiness: Positive = 2.0
     trace: str | None = None
+    pace: Annotated[tuple[Annotated[float, Meta(ge=0)], ...], Meta(max_length=1024)] = ()
     duration_s: Positive = 30.0
     seed: Annotated[int, Meta(ge=0)] = 1
     in_flight_max: Count = 512
@@ -110,8 +114,9 @@ class TenantSection(_Section, frozen=True):
     own `rate`. Lower `priority` goes first. `queue_max`: requests inside at once; `arenas`: of them
     under way at once; `timeout_ms`: after so long an unfinished request is refused (default: 10
     times its QoS, at least 1 s). `inputs`: an .npz for the load (default: seeded random).
-    `profile`: which published profile stands for the bundle in a simulation (default: the bundle's
-    own segments)."""
+    `onnx`: what the bundle was compiled from, a file or a name of the zoo, for peers (default: the
+    bundle's name). `profile`: which published profile stands for the bundle in a simulation
+    (default: its own segments), with `profile_qos_ms` and `profile_share` for target and share."""
 
     name: Name
     qos_ms: Positive
@@ -125,7 +130,10 @@ class TenantSection(_Section, frozen=True):
     arenas: Annotated[int, Meta(ge=1, le=64)] = 4
     timeout_ms: Positive | None = None
     inputs: str | None = None
+    onnx: str | None = None
     profile: Name | None = None
+    profile_qos_ms: Positive | None = None
+    profile_share: Positive | None = None
 
 
 class Workload(_Section, frozen=True):
@@ -205,7 +213,11 @@ def load_workload(path: str | Path) -> Workload:
         profiles=tuple(str(folder / table) for table in workload.profiles),
         load=msgspec.structs.replace(workload.load, trace=trace and str(folder / trace)),
         tenant=tuple(
-            msgspec.structs.replace(t, inputs=t.inputs and str(folder / t.inputs))
+            msgspec.structs.replace(
+                t,
+                inputs=t.inputs and str(folder / t.inputs),
+                onnx=str(folder / t.onnx) if t.onnx and t.onnx.endswith(".onnx") else t.onnx,
+            )
             for t in workload.tenant
         ),
     )
@@ -260,6 +272,8 @@ def check_workload(workload: Workload, where: str = "workload") -> None:
     except UserError as error:
         raise UserError(f"scheduler.policy: {error.what}", where=where) from error
     _known("load.arrivals", workload.load.arrivals, sorted(ARRIVALS), where)
+    if workload.load.pace and not any(workload.load.pace):
+        raise UserError("load.pace: one of the rates at least must be above 0", where=where)
     if (workload.load.arrivals == "trace") != (workload.load.trace is not None):
         raise UserError('load.trace: a file, if and only if arrivals = "trace"', where=where)
 

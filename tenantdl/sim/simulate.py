@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from tenantdl.errors import UserError
 from tenantdl.ids import ModelId, RequestId, TenantId
-from tenantdl.load.arrivals import ARRIVALS, Shape
+from tenantdl.load.arrivals import Shape, arrive
 from tenantdl.load.workload import TenantSection, Workload
 from tenantdl.predict.footprint import Footprint
 from tenantdl.sched.config import ModelSpec, PlanSpec, SchedulerConfig, TenantSpec
@@ -168,11 +168,11 @@ def _arrivals(scenario: Scenario) -> Iterator[tuple[Ns, RequestArrived]]:
     workload = scenario.workload
     load, rates = workload.load, workload.rates(scenario.rate)
     duration_s = scenario.requests / sum(rates.values())
-    shape = Shape(load.burstiness, load.trace)
+    shape = Shape(load.burstiness, load.trace, load.pace)
     streams = []
     for number, tenant in enumerate(workload.tenant):
         rng = np.random.default_rng((scenario.seed, number))
-        times = ARRIVALS[load.arrivals](rates[tenant.name], duration_s, rng, shape)
+        times = arrive(load.arrivals, rates[tenant.name], duration_s, rng, shape)
         streams.append([(int(at), number) for at in times.tolist()])
     for count, (at, number) in enumerate(heapq.merge(*streams), 1):
         tenant = workload.tenant[number]

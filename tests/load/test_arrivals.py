@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tenantdl.errors import UserError
-from tenantdl.load.arrivals import ARRIVALS, Shape
+from tenantdl.load.arrivals import ARRIVALS, Shape, arrive
 from tenantdl.units import SECOND
 
 
@@ -69,3 +69,13 @@ def test_a_bad_trace_is_a_user_error(tmp_path: Path, text: str) -> None:
 def test_absurd_loads_are_refused(shape: Shape) -> None:
     with pytest.raises(UserError, match="too many"):
         times("poisson", 1e9, 1e6, 1, shape)
+
+
+def test_a_pace_moves_arrivals_and_keeps_the_rate() -> None:
+    shape = Shape(pace=(1.0, 0.0, 3.0))
+    times = arrive("poisson", 100.0, 30.0, np.random.default_rng(1), shape) / SECOND
+    first, second, third = (np.sum((times >= a) & (times < a + 10)) for a in (0, 10, 20))
+    assert second == 0
+    assert first + third == len(times) == pytest.approx(3000, rel=0.06)
+    assert third / first == pytest.approx(3, rel=0.1)
+    assert np.all(np.diff(times) >= 0)

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
 import uvicorn
 from starlette.applications import Starlette
@@ -16,7 +18,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tenantdl.errors import ExecutionError
-from tenantdl.load.issuer import BROKEN, DROPPED, Plan, Sample, Stream, issue
+from tenantdl.load.issuer import BROKEN, DROPPED, Plan, Sample, Stream, drive, issue
+from tenantdl.load.protocol import HEADER_LENGTH, InferResponse, encode_response
 from tenantdl.units import MS
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -74,7 +77,7 @@ def test_every_request_is_sent_with_its_body_and_counted(
         (0, 60 * MS, 200),
         (1, 45 * MS, 429),
     ]
-    assert [path for path, _, _ in seen] == ["/a", "/a", "/b", "/a"]
+    assert sorted(path for path, _, _ in seen) == ["/a", "/a", "/a", "/b"]
     assert {body for path, body, _ in seen if path == "/a"} == {b"12345"}
     assert {length for _, _, length in seen} == {"3"}
     assert all(0 <= s.delay <= s.latency for s in samples)
@@ -132,3 +135,64 @@ def test_a_failing_issuer_is_an_execution_error(tmp_path: Path) -> None:
 
 def test_samples_are_plain_data() -> None:
     assert tuple(Sample.__struct_fields__) == ("stream", "scheduled", "delay", "latency", "status")
+
+
+def test_one_by_one_is_never_two_at_once(serve: Callable[[Handler], str], tmp_path: Path) -> None:
+    inside = most = 0
+    order = []
+
+    async def handler(request: Request) -> Response:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        order.append(request.url.path)
+        await asyncio.sleep(0.01)
+        inside -= 1
+        return Response()
+
+    streams = [stream(tmp_path, [0, 0, 0]), stream(tmp_path, [0, 0], "/b")]
+    plan = Plan(serve(handler), streams, in_flight_max=1, timeout_s=20, one_by_one=True)
+    samples = drive(plan).samples
+    assert most == 1
+    assert order == ["/a", "/a", "/a", "/b", "/b"]
+    assert all(sample.latency >= 10 * MS for sample in samples)
+
+
+def test_a_stream_that_missed_too_much_ends_the_run(
+    serve: Callable[[Handler], str], tmp_path: Path
+) -> None:
+    """Refused, late while open: both are misses; nothing more is sent then."""
+
+    async def handler(request: Request) -> Response:
+        if request.url.path == "/b":
+            await asyncio.sleep(0.2)
+        return Response(status_code=503 if request.url.path == "/a" else 200)
+
+    times = [10 * MS * step for step in range(300)]
+    for path in ("/a", "/b"):
+        bad = msgspec.structs.replace(stream(tmp_path, times, path), qos=100 * MS, misses_max=3)
+        outcome = drive(Plan(serve(handler), [bad], in_flight_max=99, timeout_s=20))
+        assert outcome.stopped
+        assert 4 <= len(outcome.samples) < 300
+
+
+def test_answers_are_compared(serve: Callable[[Handler], str], tmp_path: Path) -> None:
+    count = 0
+
+    async def handler(request: Request) -> Response:
+        nonlocal count
+        count += 1
+        value = np.array([1.0, 2.0 if count != 3 else 2.5], np.float32)
+        response = InferResponse("m", "1", [], id=str(count))
+        chunks, length = encode_response(response, {"y": value}, frozenset({"y"}))
+        return Response(b"".join(chunks), headers={HEADER_LENGTH: str(length)})
+
+    plan = Plan(
+        serve(handler),
+        [stream(tmp_path, [0] * 5)],
+        in_flight_max=1,
+        timeout_s=20,
+        compare=True,
+        one_by_one=True,
+    )
+    assert drive(plan).unlike == 1

@@ -1,0 +1,243 @@
+"""`tenantdl bench qos`, `chaos` and `soak`: serving under load, and what it survives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tenantdl.cli import parse, serve
+
+if TYPE_CHECKING:
+    from tenantdl.bench.serving.checks import Check
+    from tenantdl.bench.serving.compare import Settings
+
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results.")]
+
+
+Target = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,…",
+        help="Find the highest rates that hold, on: daemon, sim, triton, triton-static,"
+        " onnxruntime[-pools|-shared], openvino[-latency]. Without: one rate on the daemon.",
+    ),
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(min=0.001, help="Requests a second, all tenants together (no search then)."),
+]
+Duration = Annotated[
+    float | None, typer.Option(min=0.1, max=86400, help="Seconds of load (of each rate).")
+]
+Policy = Annotated[
+    str | None, typer.Option(help="Scheduling policy, such as tenantdl, edf, model-fcfs.")
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the arrivals.")]
+Report = Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a page with plots.")]
+Runs = Annotated[int, typer.Option(min=1, max=1000, help="Runs, targets in turns (with --target).")]
+Step = Annotated[
+    float, typer.Option(min=1.01, max=4, help="Ratio of neighbouring rates (with --target).")
+]
+Near = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FILE", help="Earlier results to begin the search at (repeatable)."),
+]
+Overload = Annotated[
+    str | None,
+    typer.Option(metavar="FACTOR,…", help="Also drive these multiples of the rate that held."),
+]
+Machine = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Machine of target sim (default: measured first)."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to `app`."""
+    app.command(name="qos")(qos_command)
+    app.command(name="chaos")(chaos_command)
+    app.command(name="soak")(soak_command)
+
+
+def qos_command(
+    workload: serve.Workload,
+    target: Target = None,
+    rate: Rate = None,
+    duration: Duration = None,
+    policy: Policy = None,
+    seed: Seed = None,
+    json: Json = None,
+    report: Report = None,
+    journal: serve.Journal = None,
+    runs: Runs = 3,
+    step: Step = 1.1,
+    near: Near = None,
+    overload: Overload = None,
+    machine: Machine = None,
+) -> None:
+    """Serve a workload, drive its load, and see who got what was promised.
+
+    What is left out is as the workload says.
+    """
+    if target is not None:
+        from tenantdl.bench.serving.compare import Settings
+
+        settings = Settings(
+            targets=tuple(dict.fromkeys(name.strip() for name in target.split(","))),
+            runs=runs,
+            duration_s=duration,
+            rate=rate,
+            seed=seed,
+            step=step,
+            policy=policy,
+            near=tuple(near or ()),
+            overload=parse.factors(overload or "", "--overload"),
+            machine=machine,
+        )
+        _compare(workload, settings, json, report)
+        return
+    from tenantdl.bench import qos
+    from tenantdl.cli import render
+    from tenantdl.cli.bench import command_line
+
+    result = qos.run(
+        workload,
+        rate=rate,
+        duration_s=duration,
+        seed=seed,
+        policy=policy,
+        json=json,
+        report=report,
+        journal=journal,
+        command=command_line(),
+    )
+    load = result.workload.load
+    title = f"{result.workload.name}: {load.duration_s:g} s of {load.arrivals} load, policy"
+    title += f" {result.workload.scheduler.policy}, measured on this machine"
+    columns = ["Tenant", ">QoS ms", ">rate/s", ">requests", ">in time", ">p50 ms", ">p95 ms"]
+    columns += [">p99 ms", ">answered/s", "Not answered"]
+    render.table(title, columns, [_qos_row(row) for row in result.rows])
+    if report is not None:
+        render.line(f"Report with plots: {report}")
+
+
+def chaos_command(
+    workload: serve.Workload,
+    kills: Annotated[int, typer.Option(min=0, max=100_000, help="Lanes to kill.")] = 100,
+    hangs: Annotated[int, typer.Option(min=0, max=100_000, help="Lanes to hang.")] = 20,
+    duration: Annotated[float, typer.Option(min=1, max=86400, help="Seconds of load.")] = 240,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, help="Requests a second, all tenants together.")
+    ] = None,
+    hang_after: Annotated[
+        float, typer.Option(min=0.05, max=60, help="Seconds of silence that mean a lane hangs.")
+    ] = 0.5,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of arrivals and injuries.")] = 1,
+    json: Json = None,
+    journal: serve.Journal = None,
+) -> None:
+    """Kill and hang lanes under load: no request may be lost. Exit code 1 if the verdict is bad."""
+    from tenantdl.bench.serving import chaos
+    from tenantdl.cli import render
+    from tenantdl.cli.bench import command_line
+    from tenantdl.load.workload import load_workload
+
+    settings = chaos.Settings(kills, hangs, duration, rate, seed, hang_after)
+    checks = chaos.run(
+        load_workload(workload),
+        settings,
+        journal=journal,
+        json=json,
+        command=command_line(),
+        report=render.note,
+    )
+    _verdict(f"{kills} kills and {hangs} hangs in {duration:g} s, measured", checks)
+
+
+def soak_command(
+    workload: serve.Workload,
+    duration: Annotated[float, typer.Option(min=1, max=604800, help="Seconds of load.")] = 1200,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, help="Requests a second, all tenants together.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the arrivals.")] = 1,
+    json: Json = None,
+    journal: serve.Journal = None,
+) -> None:
+    """Serve for long and look for growth and drift. Exit code 1 if the verdict is bad."""
+    from tenantdl.bench.serving import soak
+    from tenantdl.cli import render
+    from tenantdl.cli.bench import command_line
+    from tenantdl.load.workload import load_workload
+
+    checks = soak.run(
+        load_workload(workload),
+        soak.Settings(duration, rate, seed),
+        journal=journal,
+        json=json,
+        command=command_line(),
+        report=render.note,
+    )
+    _verdict(f"{duration:g} s under load, measured", checks)
+
+
+def _verdict(title: str, checks: Sequence[Check]) -> None:
+    from tenantdl.cli import render
+
+    rows = [[check.name, "yes" if check.passed else "NO", check.figure] for check in checks]
+    render.table(title, ["Shown", "Passed", "Figure"], rows)
+    if not all(check.passed for check in checks):
+        raise typer.Exit(1)
+
+
+def _compare(workload: Path, settings: Settings, json: Path | None, report: Path | None) -> None:
+    from tenantdl.bench.serving import compare
+    from tenantdl.cli import render
+    from tenantdl.cli.bench import command_line
+
+    rows = compare.run(
+        workload, settings, json=json, page=report, command=command_line(), report=render.note
+    )
+    columns = ["Target", ">run", ">at 95 %", ">at 99 %", ">rate/s", ">worst in time", ">p50 ms"]
+    columns += [">p95 ms", ">p99 ms", ">goodput/s", ">cores", ">client"]
+    table = []
+    for row in rows:
+        worst = next(p["worst"] for p in row["probes"] if p["rate"] == row["rate"])
+        table.append(
+            [row["target"], str(row["run"])]
+            + [_number(row[key], ".1f") for key in ("qps_at_95", "qps_at_99", "rate")]
+            + [_number(worst, ".1%")]
+            + [_number(row[key], ".1f") for key in ("p50_ms", "p95_ms", "p99_ms", "goodput")]
+            + [_number(row[key], ".2f") for key in ("core_usage", "client_core_usage")]
+        )
+    title = f"{rows[0]['workload']}: highest rates that hold for every tenant, "
+    title += "measured on this machine (sim: simulated)"
+    render.table(title, columns, table)
+    for row in rows:
+        for over in row.get("overload", ()):
+            render.line(
+                f"{row['target']}, run {row['run']}: {over['factor']:g} times as much load, "
+                f"{over['goodput']:.1f} in time a second ({over['of_peak']:.0%} of the peak)"
+            )
+    if report is not None:
+        render.line(f"Report with plots: {report}")
+
+
+def _qos_row(row: dict[str, Any]) -> list[str]:
+    refused = ", ".join(f"{count} × {what}" for what, count in row["refused"].items())
+    return [
+        row["tenant"],
+        _number(row.get("qos_ms"), "g"),
+        _number(row["rate"], ".1f"),
+        str(row["requests"]),
+        _number(row["attainment"], ".1%"),
+        *(_number(row[key], ".1f") for key in ("p50_ms", "p95_ms", "p99_ms", "throughput")),
+        refused or "–",
+    ]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
