@@ -18,17 +18,17 @@ file. Unknown keys are errors that name the nearest known one.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from tenantdl.errors import UserError, nearest
 from tenantdl.ids import CoreId
-from tenantdl.load.applications import ApplicationSection, ModuleSection, check_applications
+from tenantdl.load.applications import ApplicationSection, check_applications
 from tenantdl.load.arrivals import ARRIVALS
+from tenantdl.load.explain import explain
 from tenantdl.sched.policies import DEFAULT, POLICIES, find_policy
 
 WORKLOAD_BYTES_MAX = 1024**2
@@ -228,7 +228,7 @@ def parse_workload(text: bytes | str, where: str = "workload") -> Workload:
     try:
         workload = msgspec.toml.decode(text, type=Workload)
     except msgspec.ValidationError as error:
-        raise UserError(_explain(str(error)), where=where) from error
+        raise UserError(explain(str(error), Workload), where=where) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"not TOML: {error}", where=where) from error
     check_workload(workload, where)
@@ -281,33 +281,3 @@ def check_workload(workload: Workload, where: str = "workload") -> None:
 def _known(key: str, value: str, known: list[str], where: str) -> None:
     if value not in known:
         raise UserError(f"{key}: {value!r} is unknown{nearest(value, known)}", where=where)
-
-
-_AT = re.compile(r" - at `\$\.?(.*)`$")
-_UNKNOWN = re.compile(r"unknown field `(.*?)`")
-_SECTIONS = {
-    name: kind
-    for name, kind in get_type_hints(Workload).items()
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
-}
-_LISTED: dict[str, type[msgspec.Struct]] = {
-    "model": ModelSection,
-    "tenant": TenantSection,
-    "application": ApplicationSection,
-    "application.module": ModuleSection,
-}
-
-
-def _explain(message: str) -> str:
-    """msgspec's message with our words: the key first, a misspelt one with the nearest known."""
-    place = _AT.search(message)
-    path = place.group(1) if place else ""
-    text = _AT.sub("", message).replace("`", "")
-    unknown = _UNKNOWN.search(message)
-    if not unknown:
-        return f"{path}: {text[:1].lower()}{text[1:]}" if path else text
-    section = path.partition("[")[0]
-    kind = _LISTED.get(re.sub(r"\[.*?\]", "", path)) or _SECTIONS.get(section, Workload)
-    known = [field.name for field in msgspec.structs.fields(kind)]
-    key = ".".join(part for part in (path, unknown.group(1)) if part)
-    return f"{key}: unknown key{nearest(unknown.group(1), known)}"
