@@ -49,6 +49,10 @@ Overload = Annotated[
     str | None,
     typer.Option(metavar="FACTOR,…", help="Also drive these multiples of the rate that held."),
 ]
+Only = Annotated[
+    str | None,
+    typer.Option(metavar="TENANT,…", help="Only these send anything (with --target)."),
+]
 Machine = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="Machine of target sim (default: measured first)."),
@@ -76,6 +80,7 @@ def qos_command(
     step: Step = 1.1,
     near: Near = None,
     overload: Overload = None,
+    only: Only = None,
     machine: Machine = None,
 ) -> None:
     """Serve a workload, drive its load, and see who got what was promised.
@@ -95,6 +100,7 @@ def qos_command(
             policy=policy,
             near=tuple(near or ()),
             overload=parse.factors(overload or "", "--overload"),
+            only=tuple(name.strip() for name in (only or "").split(",") if name.strip()),
             machine=machine,
         )
         _compare(workload, settings, json, report)

@@ -31,7 +31,7 @@ from tenantdl.bench.serving.targets import (
     Setup,
     check_target,
 )
-from tenantdl.errors import UserError
+from tenantdl.errors import UserError, nearest
 from tenantdl.exec.lane_pool import BACKEND
 from tenantdl.ids import CoreId
 from tenantdl.load.workload import Workload, check_workload, load_workload
@@ -54,7 +54,7 @@ class Settings:
     """`rate`: no search, only this rate. `step`: ratio of neighbouring rates. `policy`: of our
     scheduler (None: the workload's). `near`: result files of earlier runs; the search begins at
     their rates. `overload`: multiples of the rate found, to see what is left of goodput.
-    `machine`: a machine file for the simulator. `seed`: of the first run; the next one's is one
+    `only`: tenants that send anything (none named: all). `machine`: of the simulator. `seed`: of the first run; the next one's is one
     higher."""
 
     targets: tuple[str, ...]
@@ -66,6 +66,7 @@ class Settings:
     policy: str | None = None
     near: tuple[Path, ...] = ()
     overload: tuple[float, ...] = ()
+    only: tuple[str, ...] = ()
     machine: str | None = None
     backend: str = BACKEND
 
@@ -102,6 +103,9 @@ def run(
         check_workload(workload)
     for name in settings.targets:
         check_target(name)
+    for name in settings.only:
+        if name not in (tenants := [tenant.name for tenant in workload.tenant]):
+            raise UserError(f"there is no tenant {name!r}{nearest(name, tenants)}", where="--only")
     session = Session(workload, settings, report)
     if settings.near:
         session.starts = _earlier_rates(settings.near, workload.name)
@@ -179,6 +183,7 @@ def _driver(session: Session, served: Served, setup: Setup, number: int) -> Driv
             duration_s=_duration(session),
             seed=_seed(session, number),
             give_up=give_up,
+            only=session.settings.only,
         )
         session.report(
             f"  {rate:.1f}/s: {result.worst:.1%} of the worst-off tenant in time"

@@ -85,10 +85,11 @@ def probe(
     duration_s: float,
     seed: int,
     give_up: float | None = None,
-    compare: bool = False,
+    only: Sequence[str] = (),
 ) -> Probe:
     """Drive `workload` at `rate`. `give_up`: stop once a tenant can no longer have this share of
-    its requests in time. Raises ExecutionError if the load generator fails."""
+    its requests in time. `only`: tenants that send anything (none named: all). Raises
+    ExecutionError if the load generator fails."""
     streams = models.streams(
         workload,
         folder,
@@ -97,6 +98,8 @@ def probe(
         seed=seed,
         scalars_as=served.scalars_as,
     )
+    if only:
+        streams = [s if s.tenant in only else msgspec.structs.replace(s, times=[]) for s in streams]
     if give_up is not None:
         streams = [
             msgspec.structs.replace(s, misses_max=int(len(s.times) * (1 - give_up)))
@@ -107,7 +110,6 @@ def probe(
         streams=streams,
         in_flight_max=workload.load.in_flight_max,
         timeout_s=_CLIENT_TIMEOUT_S,
-        compare=compare,
     )
     before, started = usage.cpu_ns(served.pid), time.monotonic_ns()
     outcome = drive(plan)

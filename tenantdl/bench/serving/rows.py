@@ -55,6 +55,7 @@ def _probed(result: Probe) -> Row:
                 "due": tally.due,
                 "in_time": tally.in_time,
                 "share": round(tally.share, 4),
+                "throughput": round(tally.answered / result.duration_s, 3),
                 **{
                     f"p{q}_ms": round(float(np.percentile(tally.latencies_ms, q)), 3)
                     for q in (50, 95, 99)
