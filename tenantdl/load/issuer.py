@@ -38,7 +38,8 @@ class Stream(msgspec.Struct, frozen=True):
     """One tenant's requests: `body` (a file) is posted to `path` at each of `times` (ns).
 
     `qos` and `misses_max`: nothing more is sent to anyone once more than so many of these were not
-    answered within `qos` ns of their time (0 and None: all are sent)."""
+    answered within `qos` ns of their time (0 and None: all are sent). `in_flight_max`: what is due
+    while so many of them are open is dropped (None: only the plan's bound counts)."""
 
     tenant: str
     path: str
@@ -47,6 +48,7 @@ class Stream(msgspec.Struct, frozen=True):
     times: list[int]
     qos: int = 0
     misses_max: int | None = None
+    in_flight_max: int | None = None
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -125,6 +127,7 @@ class _Issuer:
             for s in plan.streams
         ]
         self._missed = [0] * len(plan.streams)
+        self._open_of = [0] * len(plan.streams)
         self._answers = Answers(len(plan.streams)) if plan.compare else None
         self._start = 0
         # What is open, by when it will be late: (that time, to break ties, stream, task).
@@ -145,9 +148,10 @@ class _Issuer:
             self._look_for_late()
             if self._stopped:
                 break
-            if len(self._open) >= self._plan.in_flight_max:
+            if self._is_full(stream):
                 self._record(stream, at, time.monotonic_ns(), DROPPED)
                 continue
+            self._open_of[stream] += 1
             task = asyncio.create_task(self._send(stream, at))
             self._open.add(task)
             task.add_done_callback(self._open.discard)
@@ -163,6 +167,12 @@ class _Issuer:
             stopped=self._stopped,
             cpu_ns=time.process_time_ns() - used,
             unlike=self._answers.unlike if self._answers else 0,
+        )
+
+    def _is_full(self, stream: int) -> bool:
+        own = self._plan.streams[stream].in_flight_max
+        return len(self._open) >= self._plan.in_flight_max or (
+            own is not None and self._open_of[stream] >= own
         )
 
     async def _give_up(self) -> None:
@@ -197,6 +207,7 @@ class _Issuer:
                 status = response.status
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError, asyncio.CancelledError):
             status = BROKEN
+        self._open_of[stream] -= 1
         self._record(stream, at, sent, status)
         if self._answers and status == OK:
             self._answers.compare(stream, body, response.headers.get(HEADER_LENGTH))

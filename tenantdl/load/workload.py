@@ -114,6 +114,7 @@ class TenantSection(_Section, frozen=True):
     own `rate`. Lower `priority` goes first. `queue_max`: requests inside at once; `arenas`: of them
     under way at once; `timeout_ms`: after so long an unfinished request is refused (default: 10
     times its QoS, at least 1 s). `inputs`: an .npz for the load (default: seeded random).
+    `in_flight_max`: of its own requests, the client drops what is beyond.
     `onnx`: what the bundle was compiled from, a file or a name of the zoo, for peers (default: the
     bundle's name). `profile`: which published profile stands for the bundle in a simulation
     (default: its own segments), with `profile_qos_ms` and `profile_share` for target and share."""
@@ -130,6 +131,7 @@ class TenantSection(_Section, frozen=True):
     arenas: Annotated[int, Meta(ge=1, le=64)] = 4
     timeout_ms: Positive | None = None
     inputs: str | None = None
+    in_flight_max: Count | None = None
     onnx: str | None = None
     profile: Name | None = None
     profile_qos_ms: Positive | None = None

@@ -54,8 +54,8 @@ class Settings:
     """`rate`: no search, only this rate. `step`: ratio of neighbouring rates. `policy`: of our
     scheduler (None: the workload's). `near`: result files of earlier runs; the search begins at
     their rates. `overload`: multiples of the rate found, to see what is left of goodput.
-    `only`: tenants that send anything (none named: all). `machine`: of the simulator. `seed`: of the first run; the next one's is one
-    higher."""
+    `only`: tenants that send anything (none named: all). `machine`: of the simulator. `seed`: of
+    the first run; the next one's is one higher."""
 
     targets: tuple[str, ...]
     runs: int = 3

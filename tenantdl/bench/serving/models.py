@@ -113,6 +113,7 @@ def streams(
                 header_length,
                 times.tolist(),
                 qos=from_ms(tenant.qos_ms),
+                in_flight_max=tenant.in_flight_max,
             )
         )
     return made
