@@ -83,7 +83,7 @@ class Overheads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`policy`: a name that `policies.find` knows. `block_target`: how long a block should run;
     `blocks_max`: most blocks of one launch, after which the order is weighed again.
-    `refuse_infeasible`: refuse at arrival what could not be done in time on an empty machine.
+    `refuse_infeasible`: refuse at arrival what cannot be in time (`admission`).
     `attempts_max`: how often a request may be started before a lost lane means refusal.
     `domains`: cores that share a last-level cache. `ahead`: tell lanes what comes next while they
     still run; worth it where waking an idle lane is dear."""

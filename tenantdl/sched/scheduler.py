@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from tenantdl.errors import InvariantError
 from tenantdl.ids import LaneId, RequestId
+from tenantdl.sched.admission import admits
 from tenantdl.sched.book import Book
 from tenantdl.sched.check import check
 from tenantdl.sched.config import SchedulerConfig
@@ -115,7 +116,7 @@ class Scheduler:
             self._out.append(Reject(event.request, Reason.QUEUE_FULL))
         elif event.expires <= now:
             self._out.append(Reject(event.request, Reason.EXPIRED))
-        elif book.config.refuse_infeasible and now + costs.remaining(0) > event.deadline:
+        elif book.config.refuse_infeasible and not admits(book, event, costs, now):
             self._out.append(Reject(event.request, Reason.DEADLINE_INFEASIBLE))
         else:
             self._arrivals += 1
