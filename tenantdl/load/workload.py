@@ -75,7 +75,8 @@ class ObserveSection(_Section, frozen=True):
 
 class SchedulerSection(_Section, frozen=True):
     """`block_ms`: how long a block should run. `refuse_infeasible`: refuse at arrival what cannot
-    be in time, and floods by tenant share. `hang_s`: a lane silent for so long in one block is killed and restarted."""
+    be in time, and floods by tenant share. `hang_s`: a lane silent for so long in one block is
+    killed and restarted."""
 
     policy: str = DEFAULT
     block_ms: Annotated[float, Meta(gt=0, le=100)] = 1.5

@@ -1,9 +1,9 @@
 """Admission: what cannot be in time is refused at its arrival, and by tenant share.
 
 A request is refused if it could not be in time on an empty machine; and, when the machine is too
-full for everybody (the work of all live requests that can be in time, served by deadline, would make
-it or one of them late), if its tenant has used more than its portion of the core time lately. So a
-flood is turned away at the door, and its neighbours are not.
+full for everybody (the work of all live requests that can be in time, served by deadline, would
+make it or one of them late), if its tenant has used more than its portion of the core time lately.
+So a flood is turned away at the door, and its neighbours are not.
 
 Everybody's portion is an equal part among the tenants inside, or the tenant's `share`.
 """
