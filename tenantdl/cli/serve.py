@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,9 @@ def serve_command(
         typer.Option(min=0, max=65535, help="Listen here instead (0: any free port)."),
     ] = None,
     journal: Journal = None,
+    supervise: Annotated[
+        bool, typer.Option("--supervise", help="Start it again if it crashes or hangs.")
+    ] = False,
 ) -> None:
     """Serve a workload's tenants over HTTP (Open Inference Protocol) until interrupted."""
     import msgspec
@@ -40,6 +44,15 @@ def serve_command(
     if port is not None:
         server = msgspec.structs.replace(served.server, port=port)
         served = msgspec.structs.replace(served, server=server)
+    if supervise:
+        from tenantdl.daemon.supervisor import Supervisor
+
+        command = [sys.executable, "-m", "tenantdl", "serve", str(workload)]
+        command += ["--port", str(served.server.port)]
+        command += ["--journal", str(journal)] if journal else []
+        at = f"{served.server.host}:{served.server.port}"
+        url = f"http://{at}/v2/health/live" if served.server.port else None
+        raise typer.Exit(Supervisor(command, url).run())
     names = ", ".join(tenant.name for tenant in served.tenant)
     daemon.serve(
         served,

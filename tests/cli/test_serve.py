@@ -53,3 +53,22 @@ def test_bad_workload_is_one_line(cli: Cli, served: dict[str, Any], workload: Pa
     code, _, err = cli("serve", str(workload))
     assert (code, err.count("\n"), served) == (2, 1, {})
     assert "did you mean 'qos_ms'" in err
+
+
+def test_a_supervised_daemon_is_a_command_of_its_own(
+    cli: Cli, served: dict[str, Any], workload: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    class Supervisor:
+        def __init__(self, command: list[str], url: str | None) -> None:
+            asked.extend((command[1:], url))
+
+        def run(self) -> int:
+            return 0
+
+    monkeypatch.setattr("tenantdl.daemon.supervisor.Supervisor", Supervisor)
+    assert cli("serve", str(workload), "--supervise")[0] == 0
+    command = ["-m", "tenantdl", "serve", str(workload), "--port", "8123"]
+    assert asked == [command, "http://127.0.0.1:8123/v2/health/live"]
+    assert served == {}
