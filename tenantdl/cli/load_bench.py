@@ -64,6 +64,7 @@ def register(app: typer.Typer) -> None:
     app.command(name="qos")(qos_command)
     app.command(name="chaos")(chaos_command)
     app.command(name="soak")(soak_command)
+    app.command(name="report")(report_command)
 
 
 def qos_command(
@@ -188,6 +189,25 @@ def soak_command(
         report=render.note,
     )
     _verdict(f"{duration:g} s under load, measured", checks)
+
+
+def report_command(
+    results: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Of bench qos --target.")],
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.html", help="The page.")],
+) -> None:
+    """One page of several result files; those of unlike machines do not go together."""
+    from tenantdl.bench.envelope import read_results
+    from tenantdl.bench.serving.page import write_page
+    from tenantdl.bench.serving.rows import EXPERIMENT
+    from tenantdl.cli import render
+    from tenantdl.errors import UserError
+
+    found = read_results(*results)
+    rows = [row for row in found.results if row.get("experiment") == EXPERIMENT]
+    if not rows:
+        raise UserError("no results of `bench qos --target` in there", where=str(results[0]))
+    write_page(out, rows, found.command)
+    render.line(f"Report with plots: {out}")
 
 
 def _verdict(title: str, checks: Sequence[Check]) -> None:

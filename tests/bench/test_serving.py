@@ -16,6 +16,7 @@ from tenantdl.bench.serving.partition import Demand, best_partition
 from tenantdl.bench.serving.probe import Probe, Tally, tally
 from tenantdl.bench.serving.search import find_rates
 from tenantdl.bench.serving.targets import check_target
+from tenantdl.cli.main import run
 from tenantdl.errors import UserError
 from tenantdl.ids import CoreId
 from tenantdl.load.issuer import BROKEN, DROPPED, OK, Sample
@@ -172,6 +173,9 @@ def test_the_daemon_and_the_simulator_on_one_trace(workload: Workload, tmp_path:
     text = report.read_text()
     assert text.count("<svg") == 4 and "Workload two" in text
     assert text == page.page(rows, "again")
+    merged = tmp_path / "merged.html"
+    assert run(["bench", "report", str(file), str(file), "-o", str(merged)]) == 0
+    assert merged.read_text() == page.page(rows * 2, "again")
 
 
 def test_a_search_on_the_daemon(workload: Workload, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from tenantdl.bench.serving.probe import Probe
 from tenantdl.bench.serving.search import Found
 from tenantdl.load.workload import Workload
 
+EXPERIMENT = "qos-targets"
 # Shares of every tenant's requests that have to be in time.
 SHARES = (0.95, 0.99)
 
@@ -21,7 +22,7 @@ def found_row(workload: Workload, name: str, number: int, found: Found, *, fixed
     95 %. `fixed`: there was no search, only one rate."""
     shown = found.at(SHARES[0]) or min(found.probes, key=lambda p: p.rate)
     return {
-        "experiment": "qos-targets",
+        "experiment": EXPERIMENT,
         "workload": workload.name,
         "target": name,
         "run": number + 1,
