@@ -168,7 +168,10 @@ def test_the_daemon_and_the_simulator_on_one_trace(workload: Workload, tmp_path:
     assert due[0] == due[1] > 0
     assert daemon["core_usage"] > 0 and daemon["client_core_usage"] > 0
     assert daemon["conflict_rate"] == 0 and daemon["timeline"]
-    assert sim["against_daemon"][0]["rate"] == 30.0
+    beside = sim["against_daemon"][0]
+    assert beside["rate"] == 30.0
+    # Lanes are fakes that sleep: alone they take what the daemon says, by definition.
+    assert abs(beside["calibrated_p50_error"]) <= abs(beside["p50_error"])
     assert read_results(file).results == json.loads(json.dumps(rows))
     text = report.read_text()
     assert text.count("<svg") == 4 and "Workload two" in text

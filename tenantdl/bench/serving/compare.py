@@ -164,11 +164,11 @@ def _simulate(session: Session, number: int) -> Row:
     row = _row(session, SIMULATED, number, found)
     row |= {"label": "simulated", "alone_ms": by_tenant}
     row["against_daemon"] = [
-        simulated.errors(drive(rate), probed)
+        simulated.errors(drive(probed["rate"]), probed, simulated.apart(other, row))
         for other in session.rows
         if (other["target"], other["run"]) == ("daemon", number + 1)
         for probed in other["probes"]
-        if not probed["stopped"] and (rate := probed["rate"])
+        if not probed["stopped"]
     ]
     return row
 
