@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 import tenantdl
-from tenantdl.bundle.library import Calls, Library
+from tenantdl.bundle.library import Calls, KernelCall, Library
 from tenantdl.compile.pipeline import Summary, compile_model
 
 Array = NDArray[Any]
@@ -101,7 +101,7 @@ def check(net: Net, folder: Path, *, tolerance: float = 2e-6, target: str = "nat
 def call_kernel(library: Path, symbol: str, *arrays: Array) -> None:
     """Call one kernel of `library` on aligned copies of `arrays`; the last is the output."""
     copies = [_aligned(array) for array in arrays]
-    Calls(Library(library), [(symbol, copies)]).run(0, 1)
+    Calls(Library(library), [KernelCall(symbol, copies)]).run(0, 1)
     arrays[-1][...] = copies[-1]
 
 

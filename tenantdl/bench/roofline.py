@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tenantdl.bundle.library import Calls, Library
+from tenantdl.bundle.library import Calls, KernelCall, Library
 from tenantdl.bundle.manifest import LIBRARY
 from tenantdl.compile.build import build_library
 from tenantdl.compile.kernels.emit import Emitter
@@ -120,7 +120,7 @@ def _sums(key: str, target: CpuTarget, tasks: int, nbytes: int) -> Kernel:
 
 def _best_s(library: Library, kernel: Kernel) -> float:
     arrays: list[Any] = [_ones(kind.shape) for kind in kernel.parameters()]
-    calls = Calls(library, [(kernel.key, arrays)])
+    calls = Calls(library, [KernelCall(kernel.key, arrays)])
     pool = group().pool(library)
     start = time.monotonic()
     times: list[int] = []

@@ -10,7 +10,7 @@ import ctypes
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,12 @@ _TENSOR = np.dtype(
         *(("shape", "u8"), ("strides", "u8"), ("byte_offset", "u8")),
     ]
 )
-_CALL = np.dtype([("kernel", "u8"), ("args", "u8"), ("count", "i8")])
+_CALL = np.dtype(
+    [
+        *(("kernel", "u8"), ("args", "u8"), ("count", "i4")),
+        *(("part", "i4"), ("parts", "i4"), ("padding", "u4")),
+    ]
+)
 _TENSOR_POINTER, _CPU = 7, 1
 # DLPack's codes, by numpy's kinds; ml_dtypes' have names only.
 _CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
@@ -109,24 +114,33 @@ class Pool:
             self.handle = None
 
 
+class KernelCall(NamedTuple):
+    """A call of kernel `symbol` with C-contiguous arrays, which stay where they are: all of it, or
+    part `part` of `parts` of the one loop that it is."""
+
+    symbol: str
+    args: Sequence[Array]
+    part: int = 0
+    parts: int = 1
+
+
 class Calls:
     """A list of kernel calls with their arguments bound."""
 
-    def __init__(self, library: Library, calls: Sequence[tuple[str, Sequence[Array]]]) -> None:
-        """`calls`: (symbol, C-contiguous arrays), which stay where they are. Raises UserError for a
-        kernel that the library does not have."""
+    def __init__(self, library: Library, calls: Sequence[KernelCall]) -> None:
+        """Raises UserError for a kernel that the library does not have."""
         self._run = library.run
         self._tensors = _Tensors()
-        self._values = np.zeros(sum(len(args) for _, args in calls), _VALUE)
+        self._values = np.zeros(sum(len(call.args) for call in calls), _VALUE)
         self._values["type"] = _TENSOR_POINTER
         self._calls = np.zeros(len(calls), _CALL)
         addresses: dict[str, int] = {}
         at = 0
-        for index, (symbol, args) in enumerate(calls):
+        for index, (symbol, args, part, parts) in enumerate(calls):
             if symbol not in addresses:
                 addresses[symbol] = library.address(symbol)
             pointer = self._values.ctypes.data + at * _VALUE.itemsize
-            self._calls[index] = (addresses[symbol], pointer, len(args))
+            self._calls[index] = (addresses[symbol], pointer, len(args), part, parts, 0)
             for array in args:
                 self._values["pointer"][at] = self._tensors.add(array)
                 at += 1

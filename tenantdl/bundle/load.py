@@ -28,6 +28,7 @@ from tenantdl.bundle.manifest import (
     Call,
     Manifest,
     Plan,
+    Segment,
 )
 from tenantdl.errors import UserError
 from tenantdl.machine import this_machine
@@ -153,13 +154,29 @@ def _check_plan(plan: Plan, weights_bytes: int, folder: Path) -> None:
         end = tensor.arena_offset + _nbytes(tensor.shape, tensor.dtype, where)
         if tensor.arena_offset < 0 or end > plan.arena_bytes:
             raise UserError(f"tensor {tensor.name} lies outside the arena", where=where)
-    begin = 0
+    begin, part, parts = 0, 0, 1
     for segment in plan.segments:
-        if segment.begin != begin or segment.end <= begin:
+        follows = segment.part == part and (part == 0 or segment.parts == parts)
+        if segment.begin != begin or segment.end <= begin or not follows:
             raise UserError("segments do not cover the operators in order", where=where)
-        begin = segment.end
+        parts = max(1, segment.parts)
+        if segment.parts > 1:
+            _check_part(plan, segment, where)
+        part = (part + 1) % parts
+        begin = segment.end if part == 0 else begin
     if begin != len(plan.calls):
         raise UserError("segments do not cover the operators", where=where)
+
+
+def _check_part(plan: Plan, segment: Segment, where: str) -> None:
+    if segment.end != segment.begin + 1 or segment.end > len(plan.calls):
+        raise UserError("a segment in parts is not one operator", where=where)
+    call = plan.calls[segment.begin]
+    if segment.parts > call.loop:
+        raise UserError(f"operator {call.name} cannot be run in {segment.parts} parts", where=where)
+    for variant in plan.variants:
+        if any(substitute.position == segment.begin for substitute in variant.substitutes):
+            raise UserError(f"operator {call.name} is in parts and replaced", where=where)
 
 
 def _substitutes(plan: Plan, where: str) -> list[Call]:

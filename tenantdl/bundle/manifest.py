@@ -7,6 +7,7 @@ Format history
   4  digests are BLAKE3.
   5  libraries start workers when they are first chosen, and have tenantdl_pool_rest. Bundles with
      shape buckets may say how inputs are padded. `metadata` was added since.
+  6  segments may be parts of a call; calls are run with the part.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 
-FORMAT = 5
+FORMAT = 6
 MANIFEST, LIBRARY, WEIGHTS = "manifest.json", "kernels.so", "weights.bin"
 ALIGNMENT = 64
 
@@ -40,7 +41,9 @@ class Argument(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
 
 class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One kernel call: an operator. `bytes` are those of all its arguments."""
+    """One kernel call: an operator. `bytes` are those of all its arguments. `loop`: iterations of
+    the parallel loop that is all that the kernel does, and can be run in parts (0: more than that).
+    """
 
     name: str
     kind: str
@@ -48,18 +51,23 @@ class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     args: tuple[Argument, ...]
     flops: int
     bytes: int
+    loop: int = 0
 
 
 class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Calls [begin, end): the smallest schedulable run. `cost_ns`: on one core."""
+    """Calls [begin, end), the smallest schedulable run, or part `part` of `parts` of one long call.
+    `cost_ns`: on one core."""
 
     begin: int
     end: int
     cost_ns: int
+    part: int = 0
+    parts: int = 1
 
 
 class Substitute(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """`call` in place of the plan's call number `position`: the same result in the same memory."""
+    """`call` in place of the plan's call number `position`, none that is run in parts: the same
+    result in the same memory."""
 
     position: int
     call: Call

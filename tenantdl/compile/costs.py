@@ -10,8 +10,7 @@ import numpy as np
 
 from tenantdl.bundle.load import LoadedBundle, load_bundle
 from tenantdl.bundle.manifest import ALIGNMENT, Plan, Variant
-from tenantdl.compile.segment import cut, measure_ns
-from tenantdl.exec.cores import pin
+from tenantdl.compile.segment import costs_of, cut, measure_ns
 from tenantdl.exec.runner import Runner
 from tenantdl.machine import this_machine
 
@@ -39,16 +38,11 @@ def _measured(
 ) -> Plan:
     usable = this_machine().cores
     runner = Runner(bundle, plan, arena)
-    costs: dict[int, list[int]] = {}
-    for count in sorted({1, *counts}):
-        if count <= len(usable):
-            pin(usable[:count])
-            costs[count] = measure_ns(runner, runs)
-    segments = cut(costs[1])
-    sums = [
-        tuple(sum(column[part.begin : part.end]) for part in segments) for column in costs.values()
-    ]
-    only = Variant("latency", (), tuple(costs), tuple(sums), (), (), ())
+    groups = [usable[:count] for count in sorted({1, *counts}) if count <= len(usable)]
+    costs = measure_ns(runner, groups, runs)
+    segments = cut(costs[0], plan.calls)
+    sums = tuple(costs_of(segments, column) for column in costs)
+    only = Variant("latency", (), tuple(map(len, groups)), sums, (), (), ())
     return msgspec.structs.replace(
         plan, segments=segments, cost_source="measured", variants=(only,)
     )

@@ -58,7 +58,7 @@ def static_plan(
         inputs=tuple(tensor(value, buffer) for value, buffer in sources),
         outputs=tuple(tensor(value, buffer) for value, buffer in pairs),
         calls=calls,
-        segments=cut([estimate_ns(call) for call in calls]),
+        segments=cut([estimate_ns(call) for call in calls], calls),
         cost_source="estimated",
     )
 
@@ -85,6 +85,7 @@ def _call(operator: Operator, memory: MemoryPlan) -> Call:
         tuple(arguments),
         operator.flops,
         nbytes,
+        operator.kernel.loop(),
     )
 
 

@@ -22,6 +22,18 @@ class Kernel:
     key: str
     func: Any
 
+    def loop(self) -> int:
+        """How many iterations the parallel loop has that is all of this kernel, beside the call
+        that announces it; 0 if there is more."""
+        from tvm import tirx
+
+        statements = list(getattr(self.func.body, "seq", [self.func.body]))
+        announced = len(statements) == 2 and isinstance(statements[0], tirx.Evaluate)
+        only = statements[-1]
+        if not announced or not isinstance(only, tirx.For) or only.kind != tirx.ForKind.PARALLEL:
+            return 0
+        return int(only.extent) if isinstance(only.extent, tirx.IntImm) else 0
+
     def parameters(self) -> list[TensorType]:
         """Shape and dtype of every parameter."""
         return [

@@ -9,16 +9,19 @@ from __future__ import annotations
 import contextlib
 import mmap
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tenantdl.bundle.library import Array, Calls
+from tenantdl.bundle.library import Array, Calls, KernelCall
 from tenantdl.bundle.load import LoadedBundle
 from tenantdl.bundle.manifest import (
     Argument,
     Call,
     Plan,
+    Segment,
     Tensor,
     calls_of,
     variant_count,
@@ -42,6 +45,10 @@ class Runner:
         self._arena = (
             _allocate(self.plan.arena_bytes) if arena is None else np.frombuffer(arena, np.uint8)
         )
+        steps = [_steps(segment) for segment in self.plan.segments]
+        self._steps = [step for own in steps for step in own]
+        # Where each segment's steps begin.
+        self._starts = [0, *accumulate(len(own) for own in steps)]
         self._calls = [self._bind(calls_of(self.plan, v)) for v in range(variant_count(self.plan))]
         self._inputs = {t.name: (t, self._view(t)) for t in self.plan.inputs}
         self._outputs = {t.name: self._view(t) for t in self.plan.outputs}
@@ -74,8 +81,7 @@ class Runner:
         """Run segments [begin, end) in `variant` on the calling thread's core group."""
         if begin == end:
             return
-        segments = self.plan.segments
-        first, last = segments[begin].begin, segments[end - 1].end
+        first, last = self._starts[begin], self._starts[end]
         try:
             self._calls[variant].run(first, last, group().pool(self._bundle.library))
         except ExecutionError as error:
@@ -93,18 +99,37 @@ class Runner:
 
     def time_ns(self, variant: int = 0) -> list[int]:
         """Run all calls of `variant` once; how long each took."""
-        return self._calls[variant].time_ns(group().pool(self._bundle.library))
+        times = [0] * len(self.plan.calls)
+        taken = self._calls[variant].time_ns(group().pool(self._bundle.library))
+        for step, ns in zip(self._steps, taken, strict=True):
+            times[step.call] += ns
+        return times
 
     def _bind(self, calls: Sequence[Call]) -> Calls:
         spaces = {"arena": self._arena, "weights": self._bundle.weights}
+        arrays = [[_argument(spaces[a.space], a) for a in call.args] for call in calls]
         bound = [
-            (call.symbol, [_argument(spaces[argument.space], argument) for argument in call.args])
-            for call in calls
+            KernelCall(calls[step.call].symbol, arrays[step.call], step.part, step.parts)
+            for step in self._steps
         ]
         return Calls(self._bundle.library, bound)
 
     def _view(self, tensor: Tensor) -> Array:
         return _slice(self._arena, tensor.arena_offset, tensor.shape, tensor.dtype)
+
+
+class _Step(NamedTuple):
+    """A call, or a part of it."""
+
+    call: int
+    part: int = 0
+    parts: int = 1
+
+
+def _steps(segment: Segment) -> list[_Step]:
+    if segment.parts > 1:
+        return [_Step(segment.begin, segment.part, segment.parts)]
+    return [_Step(call) for call in range(segment.begin, segment.end)]
 
 
 def _argument(space: NDArray[np.uint8], argument: Argument) -> Array:

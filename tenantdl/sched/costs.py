@@ -20,6 +20,8 @@ _WEIGHT_FIRST, _WEIGHT_LAST = 2, 8
 _OUTLIER = 8
 # After so many blocks the fastest way to run a plan is looked for anew.
 _FASTEST_EVERY = 16
+# Tables that were never observed follow the others when those have drifted by so much (1/8) more.
+_FOLLOW = 8
 # The grid is cut anew when the whole model got this much (1/5) faster or slower.
 _DRIFT = 5
 
@@ -29,6 +31,9 @@ class SegmentCosts:
 
     def __init__(self, costs: tuple[int, ...], block_target: Ns) -> None:
         self._costs = [max(1, cost) for cost in costs]
+        self._guess = tuple(self._costs)
+        self._followed = UNDISTURBED
+        self.observed = 0
         self._seen = [0] * len(costs)
         self._target = block_target
         self._remaining: list[int] = []
@@ -52,6 +57,7 @@ class SegmentCosts:
     def observe(self, begin: int, end: int, elapsed: Ns, slowdown: int = UNDISTURBED) -> None:
         """Segments [begin, end) took `elapsed`, where a `slowdown` (in 1/1000) was expected: scale
         each towards it."""
+        self.observed += 1
         expected = max(1, self.between(begin, end) * slowdown // UNDISTURBED)
         measured = max(1, min(elapsed, _OUTLIER * expected))
         for segment in range(begin, end):
@@ -60,6 +66,17 @@ class SegmentCosts:
             cost = self._costs[segment]
             self._costs[segment] = max(1, cost + (cost * measured // expected - cost) // weight)
         self._refresh()
+
+    def drift(self) -> int:
+        """How much longer the plan takes than was first guessed, in 1/1000."""
+        return self._remaining[0] * UNDISTURBED // sum(self._guess)
+
+    def follow(self, drift: int) -> None:
+        """Others have drifted so far from their guesses: so has this one, most likely."""
+        if abs(drift - self._followed) * _FOLLOW > self._followed:
+            self._followed = drift
+            self._costs = [max(1, guess * drift // UNDISTURBED) for guess in self._guess]
+            self._refresh()
 
     def block_ends(self, begin: int, blocks_max: int) -> tuple[int, ...]:
         """Where the next blocks from `begin` end, at most `blocks_max` of them."""
@@ -184,7 +201,17 @@ class PlanCosts:
         self.at(variant, cores).observe(begin, end, elapsed, slowdown)
         self._observed += 1
         if self._observed % _FASTEST_EVERY == 0:
+            self._follow()
             self._fastest = self._find_fastest()
+
+    def _follow(self) -> None:
+        """The machine is faster or slower than when the costs were measured: so it will be on core
+        counts that nobody has tried here."""
+        tables = [table for row in self._tables for table in row]
+        drift = max(tables, key=lambda table: table.observed).drift()
+        for table in tables:
+            if not table.observed:
+                table.follow(drift)
 
     def _find_fastest(self) -> SegmentCosts:
         return min((t for row in self._tables for t in row), key=lambda t: t.remaining(0))

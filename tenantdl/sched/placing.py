@@ -193,12 +193,15 @@ def _next(
 def _on_lane(
     book: Book, lane: Lane, request: Request, begin: int, want: WantFunction, *, preempt: bool
 ) -> Choice | None:
-    """`request` on cores that the lane holds already."""
-    available = book.cores.size(lane.held)
+    """`request` on cores that the lane holds already, and on free ones if these are too few."""
+    available = book.cores.size(lane.held | book.free)
     wanted = want(request, begin, available)
     if wanted is None or available < wanted.least:
         return None
     mask = book.cores.trim(lane.held, wanted.cores, keep=lane.bit)
+    missing = min(wanted.cores, available) - book.cores.size(mask)
+    if missing > 0:
+        mask |= book.cores.pick(book.free, missing, near=mask)
     return Choice(
         request, lane, mask, wanted.variant, begin, wanted.ends, wanted.cores, preempt=preempt
     )

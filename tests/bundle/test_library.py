@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from nets import Net, reference
 
-from tenantdl.bundle.library import Calls, Library
+from tenantdl.bundle.library import Calls, KernelCall, Library
 from tenantdl.bundle.load import LoadedBundle, load_bundle
 from tenantdl.compile.pipeline import compile_model
 from tenantdl.errors import ExecutionError, UserError
@@ -102,12 +102,12 @@ def test_a_failing_kernel_is_an_error(bundle: LoadedBundle) -> None:
     call = bundle.manifest.plans[0].calls[1]
     arrays = [np.zeros(64, np.float32) for _ in call.args]
     with pytest.raises(ExecutionError, match=r"Error: .*(shape|ndim|dim)"):
-        Calls(bundle.library, [(call.symbol, arrays)]).run(0, 1)
+        Calls(bundle.library, [KernelCall(call.symbol, arrays)]).run(0, 1)
 
 
 def test_not_a_kernel_library(tmp_path: Path, bundle: LoadedBundle) -> None:
     with pytest.raises(UserError, match="kernel nonsense is not in the library"):
-        Calls(bundle.library, [("nonsense", [])])
+        Calls(bundle.library, [KernelCall("nonsense", [])])
     (tmp_path / "x.so").write_bytes(b"\x7fELF")
     with pytest.raises(UserError, match="cannot be loaded"):
         Library(tmp_path / "x.so")

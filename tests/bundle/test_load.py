@@ -113,6 +113,8 @@ def _set(path: list[Any], value: Any) -> Callable[[dict[str, Any]], None]:
         (["plans", 0, "calls", 0, "args", 0, 1], 4, "unaligned"),
         (["plans", 0, "calls", 0, "args", 0, 3], "float33", "dtype"),
         (["plans", 0, "segments", 0, "begin"], 1, "segments"),
+        (["plans", 0, "segments", 0, "part"], 1, "segments"),
+        (["plans", 0, "segments", 0, "parts"], 9999, "parts"),
         (["plans", 0, "inputs", 0, "arena_offset"], 2**40, "outside the arena"),
         (["plans", 0, "calls", 0, "symbol"], "system", "not in the library"),
         (["surprise"], 1, "surprise"),

@@ -7,10 +7,10 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenantdl.bundle.manifest import ALIGNMENT
+from tenantdl.bundle.manifest import ALIGNMENT, Call
 from tenantdl.compile.memory import plan_memory
 from tenantdl.compile.operator import Buffer, Kernel, Operator, Program
-from tenantdl.compile.segment import TARGET_NS, cut
+from tenantdl.compile.segment import TARGET_NS, costs_of, cut
 
 KERNEL = Kernel("k", None)
 
@@ -59,14 +59,24 @@ def test_living_buffers_never_overlap(program: Program) -> None:
     assert plan.arena["view"] == plan.arena[root] + 32
 
 
-@given(st.lists(st.integers(0, 3_000_000), min_size=1, max_size=60))
-def test_segments_cover_and_stay_small(costs: list[int]) -> None:
-    segments = cut(costs)
+@given(st.lists(st.tuples(st.integers(0, 9_000_000), st.integers(0, 40)), min_size=1, max_size=60))
+def test_segments_cover_and_stay_small(pairs: list[tuple[int, int]]) -> None:
+    costs = [cost for cost, _ in pairs]
+    calls = [Call("x", "x", "x", (), 0, 0, loop) for _, loop in pairs]
+    segments = cut(costs, calls)
     assert segments[0].begin == 0
     assert segments[-1].end == len(costs)
     for left, right in pairwise(segments):
-        assert left.end == right.begin
+        whole = left.part == left.parts - 1
+        assert (right.begin, right.part) == (
+            (left.end, 0) if whole else (left.begin, left.part + 1)
+        )
+    assert list(costs_of(segments, costs)) == [segment.cost_ns for segment in segments]
     for segment in segments:
+        if segment.parts > 1:  # a long operator whose loop has at least two iterations a part
+            assert segment.end == segment.begin + 1
+            assert 2 * segment.parts <= calls[segment.begin].loop
+            continue
         assert segment.cost_ns == sum(costs[segment.begin : segment.end])
         # Only a single long operator makes a segment longer than one target and a fifth.
         assert segment.cost_ns <= TARGET_NS * 1.2 or segment.end == segment.begin + 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import numpy as np
 import pytest
@@ -9,9 +11,13 @@ from nets import Net, reference
 
 from tenantdl.bundle.load import LoadedBundle, load_bundle
 from tenantdl.bundle.manifest import Substitute, Variant
+from tenantdl.compile import segment as cutting
 from tenantdl.compile.pipeline import compile_model
 from tenantdl.errors import UserError
+from tenantdl.exec import cores
+from tenantdl.exec.cores import CoreGroup
 from tenantdl.exec.runner import Runner
+from tenantdl.ids import CoreId
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +53,25 @@ def test_interleaved_runners(net: Net, bundle: LoadedBundle) -> None:
         net.inputs[name] = value
         for output, expected in reference(net).items():
             np.testing.assert_allclose(runner.outputs()[output], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_operators_in_parts(net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every loop in as many parts as it has pairs of iterations, each on another group of cores."""
+    monkeypatch.setattr(cutting, "_LONG_NS", 0)
+    monkeypatch.setattr(cutting, "_PART_NS", 1)
+    compile_model(net.model(), tmp_path / "net")
+    parts = load_bundle(tmp_path / "net")
+    assert max(part.parts for part in parts.manifest.plans[0].segments) >= 4
+    group = CoreGroup([CoreId(-1), CoreId(-2), CoreId(-3)])  # told apart, and pinned to none
+    monkeypatch.setattr(cores._local, "group", group)
+    runner = Runner(parts)
+    runner.set_inputs(net.inputs)
+    for number in range(runner.segment_count):
+        group.choose(group.cores[: 1 + number % 3])
+        runner.run_block(number, number + 1)
+    for output, expected in reference(net).items():
+        np.testing.assert_allclose(runner.outputs()[output], expected, rtol=1e-5, atol=1e-6)
+    assert len(runner.time_ns()) == len(parts.manifest.plans[0].calls)
 
 
 def test_runs_again_after_other_inputs(net: Net, bundle: LoadedBundle) -> None:

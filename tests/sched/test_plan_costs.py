@@ -59,7 +59,8 @@ def test_what_was_slowed_down_as_expected_does_not_move_the_costs() -> None:
     for _ in range(60):
         plan.observe(0, 4, 0, 2, Ns(640), pressure=0)
     assert plan.at(0, 4).remaining(0) == pytest.approx(640, rel=0.03)
-    assert plan.at(0, 2).remaining(0) == 510
+    # Counts that nobody has tried are taken to have drifted along, to within an eighth.
+    assert plan.at(0, 2).remaining(0) == pytest.approx(510 * 2, rel=1 / 8)
 
 
 def test_needs_are_the_fewest_cores_inside_the_budget() -> None:

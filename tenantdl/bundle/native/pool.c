@@ -127,18 +127,24 @@ static int chunks(int32_t extent, int threads) {
   return (extent + size - 1) / size;
 }
 
-static int launch(Pool *interface, ParallelTask task, void *data, int32_t extent) {
+/* A part of a loop has a chunk an iteration: parts then meet, whoever runs them. */
+static int launch(Pool *interface, ParallelTask task, void *data, int32_t extent, Part part) {
   Threads *pool = (Threads *)interface;
-  int active = pool->active, tasks = chunks(extent, active);
+  int active = pool->active, split = part.count > 1;
+  int tasks = split ? extent : chunks(extent, active);
+  int first = split ? part_begin(part, extent) : 0;
+  int count = (split ? part_end(part, extent) : tasks) - first;
+  if (count == 0) return 0;
   uint32_t number = pool->number = (pool->number + 1) & BITS_28;
   pool->task = task;
   pool->data = data;
   pool->group.tasks = tasks;
   atomic_store_explicit(&pool->resting, 0, memory_order_relaxed);
   atomic_store_explicit(&pool->failed, 0, memory_order_relaxed);
-  atomic_store_explicit(&pool->left, (uint32_t)tasks, memory_order_relaxed);
+  atomic_store_explicit(&pool->left, (uint32_t)count, memory_order_relaxed);
   for (int rank = 0; rank < active; rank++) {
-    int begin = (int)((int64_t)tasks * rank / active), end = (int)((int64_t)tasks * (rank + 1) / active);
+    int begin = first + (int)((int64_t)count * rank / active);
+    int end = first + (int)((int64_t)count * (rank + 1) / active);
     atomic_store_explicit(&pool->workers[pool->member[rank]].range, range(number, begin, end),
                           memory_order_release);
   }

@@ -24,11 +24,14 @@ typedef int (*Kernel)(void *self, const Value *args, int32_t count, Value *resul
 typedef struct {
   Kernel kernel;
   const Value *args;
-  int64_t count;
+  int32_t count;
+  Part part; /* of the kernel's only loop */
+  uint32_t padding;
 } Call;
 
 static __thread Pool *current;
 static __thread int32_t extent; /* of the parallel loop to come; 0: not known */
+static __thread Part part;      /* of that loop; only calls of kernels that are one loop have parts */
 static __thread char message[512];
 
 /* Run calls[begin:end] on the calling thread and the workers members[0:count] (indices from 1) of
@@ -47,10 +50,12 @@ EXPORT int tenantdl_run(Pool *pool, const int32_t *members, int32_t count, const
   for (int64_t i = begin; i < end && status == 0; i++) {
     int64_t start = ns ? now_ns() : 0;
     Value result = {0};
-    status = calls[i].kernel(NULL, calls[i].args, (int32_t)calls[i].count, &result);
+    part = calls[i].part;
+    status = calls[i].kernel(NULL, calls[i].args, calls[i].count, &result);
     if (ns) ns[i] = now_ns() - start;
   }
   current = NULL;
+  part = (Part){0, 0};
   restore_denormals(mode);
   if (status != 0)
     snprintf(error, (size_t)room, "%s", message[0] ? message : "a kernel failed in a parallel loop");
@@ -69,12 +74,18 @@ EXPORT int32_t tenantdl_extent(int32_t iterations) {
 static int parallel_launch(ParallelTask task, void *data, int tasks) {
   (void)tasks; /* always 0: as many as suit */
   Pool *pool = current;
+  Part own = part;
+  int status = 0;
+  part = (Part){0, 0}; /* a loop inside a chunk runs whole, */
   if (pool == NULL) {
-    ParallelGroup alone = {NULL, 1};
-    return task(0, &alone, data);
+    ParallelGroup alone = {NULL, own.count > 1 ? extent : 1};
+    if (own.count <= 1) return task(0, &alone, data);
+    int end = part_end(own, alone.tasks);
+    for (int i = part_begin(own, alone.tasks); i < end && status == 0; i++) status = task(i, &alone, data);
+    return status;
   }
-  current = NULL; /* a loop inside a chunk runs on its thread alone */
-  int status = pool->launch(pool, task, data, extent);
+  current = NULL; /* and on its thread alone */
+  status = pool->launch(pool, task, data, extent, own);
   extent = 0;
   current = pool;
   return status;

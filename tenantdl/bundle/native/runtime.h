@@ -19,10 +19,23 @@ typedef struct {
 
 typedef int (*ParallelTask)(int index, ParallelGroup *group, void *data);
 
+/* Part `index` of `count` equal ones of a loop; count 0 or 1: all of it. */
+typedef struct {
+  int32_t index, count;
+} Part;
+
+static inline int part_begin(Part part, int iterations) {
+  return (int)((int64_t)iterations * part.index / part.count);
+}
+
+static inline int part_end(Part part, int iterations) {
+  return (int)((int64_t)iterations * (part.index + 1) / part.count);
+}
+
 /* The first member is the same in every version of this file: libraries run each other's pools. */
 typedef struct Pool Pool;
 struct Pool {
-  int (*launch)(Pool *pool, ParallelTask task, void *data, int32_t extent);
+  int (*launch)(Pool *pool, ParallelTask task, void *data, int32_t extent, Part part);
   int (*choose)(Pool *pool, const int32_t *members, int32_t count);
 };
 

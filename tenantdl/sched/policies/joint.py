@@ -33,13 +33,16 @@ _SAFE = 960
 _LATE = 1250
 # Added core time, in 1/1000, that idle cores may be spent on to finish sooner.
 _WIDEN = 400
+# Launches on more cores than needed, or fewer, have so many times fewer blocks.
+_BRIEF = 4
 
 
 class Fit(NamedTuple):
-    """What to give a request: `cores` and a variant."""
+    """What to give a request: `cores` and a variant; fewer cores (`narrow`) would do."""
 
     cores: int
     variant: int
+    narrow: int
 
 
 # Price (core ns), time (ns), cores.
@@ -48,7 +51,8 @@ _Option = tuple[int, int, int]
 
 def tenantdl(book: Book, parameter: int) -> Decide:
     """See the module."""
-    blocks_max = book.config.blocks_max if book.config.ahead else 1
+    ahead = book.config.ahead
+    blocks_max = book.config.blocks_max if ahead else 1
     over: frozenset[TenantId] = frozenset()
     rivals = 1
 
@@ -59,21 +63,23 @@ def tenantdl(book: Book, parameter: int) -> Decide:
     def want(request: Request, begin: int, available: int) -> Want | None:
         fit = find_fit(book, request, begin, available // rivals)
         cores = min(fit.cores, available)
-        ends = request.costs.at(fit.variant, cores).block_ends(begin, blocks_max)
-        return Want(fit.cores, ends, fit.variant, least=fit.cores)
+        # Who has more than it needs, or less than it should, is soon asked again.
+        blocks = blocks_max if cores == fit.narrow else max(1, blocks_max // _BRIEF)
+        ends = request.costs.at(fit.variant, cores).block_ends(begin, blocks)
+        return Want(fit.cores, ends, fit.variant, least=1 if ahead else fit.cores)
 
     def holds(request: Request) -> bool:
         return not request.late
 
     def decide(now: Ns) -> Iterator[Choice]:
         nonlocal over, rivals
-        if not book.free and not book.config.ahead:
+        if not book.free and not ahead:
             return
         book.mark_late(now, _LATE)
         over = over_share(book)
         rivals = max(1, len(book.waiting) + len(book.parked))
         yield from place(book, rank, want, holds)
-        yield from take_over(book, rank, want, preempts=book.config.ahead)
+        yield from take_over(book, rank, want, preempts=ahead)
 
     return decide
 
@@ -87,13 +93,15 @@ def find_fit(book: Book, request: Request, begin: int, room: int) -> Fit:
     slack = (request.deadline - book.now) * _SAFE // UNDISTURBED
     able = [option for option in options if option[1] <= slack]
     if not able:
-        return Fit(min(options)[2], variant)
+        cores = min(options)[2]
+        return Fit(cores, variant, cores)
     price, time, cores = min(able)
+    narrow = cores
     bound = price * (UNDISTURBED + _WIDEN) // UNDISTURBED
     for wide_price, wide_time, wide in options:
         if cores < wide <= room and wide_price <= bound and wide_time < time:
             time, cores = wide_time, wide
-    return Fit(cores, variant)
+    return Fit(cores, variant, narrow)
 
 
 def _variant(book: Book, request: Request, begin: int, cores: int, pressure: int) -> int:
