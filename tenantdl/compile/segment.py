@@ -31,9 +31,7 @@ def estimate_ns(call: Call) -> int:
     return 1_000 + round(max(call.flops / _FLOPS_A_NS, call.bytes / _BYTES_A_NS))
 
 
-def measure_ns(
-    runner: Runner, groups: Sequence[Sequence[CoreId]], runs: int
-) -> list[list[int]]:
+def measure_ns(runner: Runner, groups: Sequence[Sequence[CoreId]], runs: int) -> list[list[int]]:
     """Least time of each operator over `runs` runs in sequence on each group of cores. The groups
     take turns, so that a neighbour's noise hits all of them. Pins the calling thread."""
     best: list[list[int]] = [[] for _ in groups]

@@ -27,7 +27,8 @@ _DRIFT = 5
 
 
 class SegmentCosts:
-    """The costs of one plan's segments, and its grid of block ends."""
+    """The costs of one plan's segments, and its grid of block ends. `left[s]`: of segments [s,
+    count)."""
 
     def __init__(self, costs: tuple[int, ...], block_target: Ns) -> None:
         self._costs = [max(1, cost) for cost in costs]
@@ -36,7 +37,7 @@ class SegmentCosts:
         self.observed = 0
         self._seen = [0] * len(costs)
         self._target = block_target
-        self._remaining: list[int] = []
+        self.left: list[int] = []
         self._grid: tuple[int, ...] = ()
         self._grid_total = 0
         self._refresh()
@@ -48,11 +49,11 @@ class SegmentCosts:
 
     def remaining(self, progress: int) -> Ns:
         """Cost of segments [progress, count)."""
-        return Ns(self._remaining[progress])
+        return Ns(self.left[progress])
 
     def between(self, begin: int, end: int) -> Ns:
         """Cost of segments [begin, end)."""
-        return Ns(self._remaining[begin] - self._remaining[end])
+        return Ns(self.left[begin] - self.left[end])
 
     def observe(self, begin: int, end: int, elapsed: Ns, slowdown: int = UNDISTURBED) -> None:
         """Segments [begin, end) took `elapsed`, where a `slowdown` (in 1/1000) was expected: scale
@@ -69,7 +70,7 @@ class SegmentCosts:
 
     def drift(self) -> int:
         """How much longer the plan takes than was first guessed, in 1/1000."""
-        return self._remaining[0] * UNDISTURBED // sum(self._guess)
+        return self.left[0] * UNDISTURBED // sum(self._guess)
 
     def follow(self, drift: int) -> None:
         """Others have drifted so far from their guesses: so has this one, most likely."""
@@ -86,7 +87,7 @@ class SegmentCosts:
     def _refresh(self) -> None:
         remaining = list(accumulate(reversed(self._costs), initial=0))
         remaining.reverse()
-        self._remaining = remaining
+        self.left = remaining
         if abs(remaining[0] - self._grid_total) * _DRIFT > self._grid_total:
             self._grid_total = remaining[0]
             self._grid = self._cut()
@@ -148,6 +149,24 @@ class PlanCosts:
         """Costs of `variant` on each of `counts` cores."""
         return self._tables[variant]
 
+    def times(self, variant: int, progress: int) -> list[int]:
+        """Costs of segments [progress, count) in `variant` on each of `counts` cores."""
+        return [table.left[progress] for table in self._tables[variant]]
+
+    def modest(self, cores: int, begin: int, pressure: int, sensitivity: int) -> int:
+        """The variant that takes least core time on `cores` at `pressure`: its own, and what it
+        costs others, who lose `sensitivity` (1/1000 of a core) for a core's full pressure."""
+        if self.variants == 1:
+            return 0
+        place, slowdowns = self._index[cores], self._slowdowns_at(pressure)
+        best, least = 0, -1
+        for variant, row in enumerate(self._tables):
+            burden = self._exerts[variant][place] * sensitivity // UNDISTURBED
+            price = row[place].left[begin] * slowdowns[variant] * (cores * UNDISTURBED + burden)
+            if price < least or least < 0:
+                best, least = variant, price
+        return best
+
     def usable(self, cores: int) -> int:
         """How many of `cores` cores there are costs for."""
         return self.counts[self._index[cores]]
@@ -159,12 +178,15 @@ class PlanCosts:
     def slowdown(self, variant: int, pressure: int) -> int:
         """By how much, in 1/1000, `variant` is slowed down at `pressure`: linear between the
         levels of its table, which are spaced evenly from 0 to 1000."""
+        return self._slowdowns_at(pressure)[variant]
+
+    def _slowdowns_at(self, pressure: int) -> tuple[int, ...]:
         pressure = min(pressure, UNDISTURBED)
         known = self._known.get(pressure)
         if known is None:
             known = tuple(self._interpolated(v, pressure) for v in range(self.variants))
             self._known[pressure] = known
-        return known[variant]
+        return known
 
     def _interpolated(self, variant: int, pressure: int) -> int:
         levels = self._slowdowns[variant]

@@ -48,6 +48,10 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 }
 
 
+# When, from and to which state, at which segment.
+_Chapter = tuple[Ns, State, State, int]
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """One live request. `seq` is its place in the order of arrival; `progress`: segments done.
@@ -77,23 +81,26 @@ class Request:
     attempts: int = 0
     late: bool = False
     doomed: Reason | None = None
-    story: deque[str] = field(default_factory=lambda: deque(maxlen=_STORY_LENGTH))
+    story: deque[_Chapter] = field(default_factory=lambda: deque(maxlen=_STORY_LENGTH))
 
     def move(self, state: State, now: Ns) -> None:
         """Change state; raises InvariantError where the table forbids it."""
         if state not in TRANSITIONS[self.state]:
             raise self.broken(f"{self.state.name} -> {state.name} is not allowed")
-        self.story.append(f"{now} {self.state.name} -> {state.name} at segment {self.progress}")
+        self.story.append((now, self.state, state, self.progress))
         self.state = state
 
     def broken(self, what: str) -> InvariantError:
         """An InvariantError with this request's story."""
-        return InvariantError(f"request {self.id} of {self.tenant}: {what}", tuple(self.story))
+        story = [f"{self.arrived} arrived, deadline {self.deadline}"]
+        for now, before, after, progress in self.story:
+            story.append(f"{now} {before.name} -> {after.name} at segment {progress}")
+        return InvariantError(f"request {self.id} of {self.tenant}: {what}", tuple(story))
 
 
 def arrived_request(event: RequestArrived, seq: int, costs: PlanCosts, now: Ns) -> Request:
     """The request that `event` announces, `seq`-th of all."""
-    request = Request(
+    return Request(
         id=event.request,
         tenant=event.tenant,
         model=event.model,
@@ -105,5 +112,3 @@ def arrived_request(event: RequestArrived, seq: int, costs: PlanCosts, now: Ns) 
         expires=event.expires,
         priority=event.priority,
     )
-    request.story.append(f"{now} arrived, deadline {event.deadline}")
-    return request

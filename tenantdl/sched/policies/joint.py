@@ -87,51 +87,39 @@ def tenantdl(book: Book, parameter: int) -> Decide:
 def find_fit(book: Book, request: Request, begin: int, room: int) -> Fit:
     """The cheapest way to be in time, wider if that costs little and there is `room` for it; the
     cheapest way at all, if there is none."""
-    pressure = min(UNDISTURBED, max(book.pressure // book.cores_max, book.level))
-    variant = _variant(book, request, begin, request.costs.usable(max(1, room)), pressure)
-    options = _options(book, request, begin, variant, pressure)
-    slack = (request.deadline - book.now) * _SAFE // UNDISTURBED
-    able = [option for option in options if option[1] <= slack]
-    if not able:
-        cores = min(options)[2]
-        return Fit(cores, variant, cores)
-    price, time, cores = min(able)
-    narrow = cores
-    bound = price * (UNDISTURBED + _WIDEN) // UNDISTURBED
-    for wide_price, wide_time, wide in options:
-        if cores < wide <= room and wide_price <= bound and wide_time < time:
-            time, cores = wide_time, wide
-    return Fit(cores, variant, narrow)
-
-
-def _variant(book: Book, request: Request, begin: int, cores: int, pressure: int) -> int:
-    """The variant of least price on `cores`: its own time, and what others lose by it."""
     costs = request.costs
-
-    def price(variant: int) -> int:
-        time = costs.at(variant, cores).remaining(begin) * costs.slowdown(variant, pressure)
-        burden = costs.exerts(variant, cores) * book.sensitivity // book.cores_max
-        return time * (cores * UNDISTURBED + burden)
-
-    return min(range(costs.variants), key=price) if costs.variants > 1 else 0
-
-
-def _options(
-    book: Book, request: Request, begin: int, variant: int, pressure: int
-) -> list[_Option]:
-    costs, resize = request.costs, book.config.overheads.resize
-    had = book.cores.size(request.group) if begin else 0
+    pressure = min(UNDISTURBED, max(book.pressure // book.cores_max, book.level))
+    usable = costs.usable(max(1, room))
+    variant = costs.modest(
+        usable, begin, pressure, book.sensitivity * UNDISTURBED // book.cores_max
+    )
     slowdown = costs.slowdown(variant, pressure)
+    had = book.cores.size(request.group) if begin else 0
+    resize, ready = book.config.overheads.resize, book.cores.size(book.ready)
+    slack = (request.deadline - book.now) * _SAFE // UNDISTURBED
     options: list[_Option] = []
-    ready = book.cores.size(book.ready)
-    for cores, table in zip(costs.counts, costs.row(variant), strict=True):
+    able: _Option | None = None
+    for cores, alone in zip(costs.counts, costs.times(variant, begin), strict=True):
         if options and cores > ready:
             break
-        time = table.remaining(begin) * slowdown // UNDISTURBED
+        time = alone * slowdown // UNDISTURBED
         if had and cores != had:
             time += resize
-        options.append((time * cores, time, cores))
-    return options
+        option = (time * cores, time, cores)
+        options.append(option)
+        if time <= slack and (able is None or option < able):
+            able = option
+    if able is None:
+        cores = min(options)[2]
+        return Fit(cores, variant, cores)
+    price, time, cores = able
+    narrow = cores
+    if room > cores:
+        bound = price * (UNDISTURBED + _WIDEN) // UNDISTURBED
+        for wide_price, wide_time, wide in options:
+            if cores < wide <= room and wide_price <= bound and wide_time < time:
+                time, cores = wide_time, wide
+    return Fit(cores, variant, narrow)
 
 
 def over_share(book: Book) -> frozenset[TenantId]:
