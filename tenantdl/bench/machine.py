@@ -1,21 +1,22 @@
 """This machine as the simulator wants to know it: what lanes cost, measured on real ones.
 
 Lanes with programs that do nothing are ordered about; bandwidth is that of copies on all cores.
-Groups of several cores in one lane are not measured: going on with other cores, or elsewhere, is
-taken to cost one more hand-over, which wakes whoever sleeps.
+Going on with more cores costs what it takes to wake helpers (`groups`), going on elsewhere one more
+hand-over; starting with fewer cores than wanted costs nothing by itself.
 """
 
 from __future__ import annotations
 
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from tenantdl.bench.groups import GroupCost, measure_groups
 from tenantdl.documents import write_document
 from tenantdl.errors import ExecutionError
 from tenantdl.exec.idle_backend import idle_plan
@@ -36,10 +37,12 @@ _COPY_BYTES = 64 * 1024**2
 _COPIES = 6
 
 
-def measure(rounds: int = 300) -> MachineFile:
-    """Measure for some seconds. Raises ExecutionError if a lane does not start."""
+def measure(rounds: int = 300, groups: Sequence[GroupCost] = ()) -> MachineFile:
+    """Measure for some seconds; `groups` too, unless that was done. Raises ExecutionError if a lane
+    does not start."""
     cores = this_machine().cores
     handover, boundary = _lane_costs(cores[0], rounds)
+    groups = groups or measure_groups(rounds)
     return MachineFile(
         name="this",
         source=f"measured: {this_machine().model}",
@@ -49,8 +52,8 @@ def measure(rounds: int = 300) -> MachineFile:
         bandwidth_gbs=round(_bandwidth(len(cores)) / 1e9, 1),
         handover_us=round(handover, 2),
         boundary_us=round(boundary, 2),
-        resize_us=round(handover, 2),
-        conflict_us=round(handover, 2),
+        resize_us=round(groups[-1].wake_us, 2),
+        conflict_us=0.0,
         migrate_us=round(handover, 2),
     )
 

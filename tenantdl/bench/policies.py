@@ -52,10 +52,23 @@ def run(
                 workload, rate=rate, duration_s=duration_s, policy=name, backend=backend
             )
             beside = _simulated(result.workload, machine) if machine else {}
-            rows += [row | beside.get(row["tenant"], {}) for row in result.rows]
+            rows += [_beside(row, beside.get(row["tenant"], {})) for row in result.rows]
     if json is not None:
         write_results(json, rows, command=command, seed=None)
     return rows
+
+
+def _beside(row: Row, simulated: Row) -> Row:
+    """Both, and by how much the simulator is off: percentiles in parts of the measured ones,
+    attainment in parts of all requests."""
+    errors: Row = {}
+    for name in ("p50", "p95"):
+        real, guess = row.get(f"{name}_ms"), simulated.get(f"simulated_{name}_ms")
+        if real and guess is not None:
+            errors[f"error_{name}"] = round(guess / real - 1, 4)
+    if simulated and row["attainment"] is not None:
+        errors["error_attainment"] = round(simulated["simulated_attainment"] - row["attainment"], 4)
+    return row | simulated | errors
 
 
 def _simulated(workload: Workload, machine: str) -> dict[str, Row]:

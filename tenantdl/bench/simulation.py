@@ -44,6 +44,7 @@ def run(
     policies: str | None = None,
     rate: float | None = None,
     find_qps: float | None = None,
+    each: bool = False,
     seeds: int = 1,
     requests: int = REQUESTS,
     jobs: int = 1,
@@ -55,7 +56,8 @@ def run(
 ) -> Simulated:
     """Simulate `workload` under each of `policies` (names with commas between; default: the
     workload's) with `seeds` seeds from the workload's on. `find_qps`: at the highest rate with this
-    share of requests in time, else at `rate`. `vary`: see `varied`. Raises UserError."""
+    share of requests in time (`each`: of every tenant's), else at `rate`. `vary`: see `varied`.
+    Raises UserError."""
     if not isinstance(workload, Workload):
         workload = load_workload(Path(workload))
     workload = published(workload)
@@ -79,7 +81,7 @@ def run(
     if journal is not None and (len(scenarios) > 1 or find_qps is not None):
         raise UserError("a journal is of one run: one policy, one seed, no search")
     if find_qps is not None:
-        results = find_all(scenarios, find_qps, jobs)
+        results = find_all(scenarios, find_qps, jobs, each=each)
         rows = [result.row(result.scenario.rate) for result in results]
     else:
         results = [_run(scenario, journal) for scenario in scenarios]

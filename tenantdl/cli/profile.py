@@ -27,11 +27,16 @@ def profile_command(
         raise UserError("nothing to measure: give --machine")
 
     from tenantdl.bench import machine as bench
+    from tenantdl.bench.groups import measure_groups
     from tenantdl.cli import render
 
-    measured = bench.measure(rounds)
+    groups = measure_groups(rounds)
+    measured = bench.measure(rounds, groups)
     bench.write(measured, output)
     columns = ["Cores", ">GB/s", ">hand-over µs", ">block end µs"]
     row = [measured.cores, measured.bandwidth_gbs, measured.handover_us, measured.boundary_us]
     render.table("This machine, measured", columns, [row])
+    columns = ["Cores of a group", ">a loop more µs", ">waking helpers µs"]
+    rows = [[g.cores, f"{g.loop_us:.1f}", f"{g.wake_us:.1f}"] for g in groups]
+    render.table("", columns, rows)
     render.line(f"Machine: {output}")

@@ -11,7 +11,16 @@ import typer
 
 from tenantdl.cli import serve
 
-_COLUMNS = ["Policy", ">seed", ">rate/s", ">in time", ">mean ms", ">p95 ms", ">p99 ms"]
+_COLUMNS = [
+    "Policy",
+    ">seed",
+    ">rate/s",
+    ">in time",
+    ">worst tenant",
+    ">mean ms",
+    ">p95 ms",
+    ">p99 ms",
+]
 _COLUMNS += [">cores in use", ">conflicts"]
 
 
@@ -37,6 +46,9 @@ def simulate_command(
             "--find-qps", min=0.01, max=1, help="Find the highest rate with this share in time."
         ),
     ] = None,
+    each: Annotated[
+        bool, typer.Option("--each", help="Every tenant has to have that share in time.")
+    ] = False,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs, each with its own seed.")] = 1,
     requests: Annotated[int, typer.Option(min=10, max=1_000_000, help="Of a run.")] = 1500,
     jobs: Annotated[int, typer.Option(min=1, max=64, help="Processes that search.")] = 1,
@@ -71,6 +83,7 @@ def simulate_command(
         policies=policy,
         rate=rate,
         find_qps=find_qps,
+        each=each,
         seeds=seeds,
         requests=requests,
         jobs=jobs,
@@ -92,6 +105,7 @@ def _row(row: dict[str, Any]) -> list[str]:
         str(row["seed"]),
         f"{row['rate']:.1f}",
         f"{row['attainment']:.1%}",
+        f"{row['attainment_least']:.1%}",
         *(_number(row[key]) for key in ("mean_latency_ms", "p95_ms", "p99_ms")),
         f"{row['core_usage']:.1f}",
         f"{row['conflict_rate']:.1%}",

@@ -62,6 +62,11 @@ class Result:
     by_tenant: dict[str, float]
     outcome: Outcome
 
+    @property
+    def least(self) -> float:
+        """The attainment of the tenant that is served worst."""
+        return min(self.by_tenant.values(), default=1.0)
+
     def row(self, qps_at_95: float | None = None) -> Row:
         """Plain data, as `tenantdl simulate --json` writes it."""
         every = np.array([t for values in self.latencies_ms.values() for t in values])
@@ -80,6 +85,8 @@ class Result:
             "conflict_rate": _rounded(counts.conflicts / max(1, counts.launches)),
             "rate": self.scenario.rate,
             "attainment": _rounded(self.attainment),
+            "attainment_least": _rounded(self.least),
+            "attainment_by_tenant": {name: _rounded(v) for name, v in self.by_tenant.items()},
             "core_ms": _rounded(to_ms(outcome.core_time) / max(1, len(outcome.answers))),
             "label": "simulated",
         }

@@ -104,6 +104,15 @@ def test_the_search_ends_at_a_rate_that_holds_and_the_next_does_not() -> None:
     assert run(above).attainment < 0.95 + 0.02
 
 
+def test_a_search_for_every_tenant_ends_below_one_for_all_requests() -> None:
+    start = scenario("tenantdl", rate=300, requests=300)
+    each = find_qps(start, 0.95, each=True)
+    assert each.least >= 0.95
+    assert each.scenario.rate < find_qps(start, 0.95).scenario.rate
+    row = each.row()
+    assert row["attainment_least"] == min(row["attainment_by_tenant"].values())
+
+
 def test_a_run_without_hope_is_cut_short() -> None:
     full = run(scenario("prema", rate=2000, requests=300))
     cut = run(scenario("prema", rate=2000, requests=300), misses_max=10)
