@@ -2,7 +2,8 @@
 
 Lanes with programs that do nothing are ordered about; bandwidth is that of copies on all cores.
 Going on with more cores costs what it takes to wake helpers (`groups`), going on elsewhere one more
-hand-over; starting with fewer cores than wanted costs nothing by itself.
+hand-over; starting with fewer cores than wanted costs nothing by itself. What requests cost outside
+the lanes is in `front`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from tenantdl.bench.front import measure_front
 from tenantdl.bench.groups import GroupCost, measure_groups
 from tenantdl.documents import write_document
 from tenantdl.errors import ExecutionError
@@ -43,6 +45,7 @@ def measure(rounds: int = 300, groups: Sequence[GroupCost] = ()) -> MachineFile:
     cores = this_machine().cores
     handover, boundary = _lane_costs(cores[0], rounds)
     groups = groups or measure_groups(rounds)
+    front = measure_front(handover)
     return MachineFile(
         name="this",
         source=f"measured: {this_machine().model}",
@@ -55,6 +58,8 @@ def measure(rounds: int = 300, groups: Sequence[GroupCost] = ()) -> MachineFile:
         resize_us=round(groups[-1].wake_us, 2),
         conflict_us=0.0,
         migrate_us=round(handover, 2),
+        request_us=round(front.request_us, 2),
+        request_mb_us=round(front.request_mb_us, 2),
     )
 
 

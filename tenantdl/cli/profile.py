@@ -33,8 +33,9 @@ def profile_command(
     groups = measure_groups(rounds)
     measured = bench.measure(rounds, groups)
     bench.write(measured, output)
-    columns = ["Cores", ">GB/s", ">hand-over µs", ">block end µs"]
+    columns = ["Cores", ">GB/s", ">hand-over µs", ">block end µs", ">a request µs", ">a MB µs"]
     row = [measured.cores, measured.bandwidth_gbs, measured.handover_us, measured.boundary_us]
+    row += [measured.request_us, measured.request_mb_us]
     render.table("This machine, measured", columns, [row])
     columns = ["Cores of a group", ">a loop more µs", ">waking helpers µs"]
     rows = [[g.cores, f"{g.loop_us:.1f}", f"{g.wake_us:.1f}"] for g in groups]

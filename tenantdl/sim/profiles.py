@@ -107,6 +107,15 @@ def bundle_plan(bundle: Path, plan: int = 0) -> PlanSpec:
     return compiled_plan(read_manifest(bundle).plans[plan])
 
 
+def input_bytes(bundle: Path) -> int:
+    """Of a request for the bundle's first plan. Raises UserError."""
+    sizes = [
+        int(np.prod(tensor.shape)) * np.dtype(tensor.dtype).itemsize
+        for tensor in read_manifest(bundle).plans[0].inputs
+    ]
+    return sum(sizes)
+
+
 @lru_cache(maxsize=64)
 def _times(name: str, scale: float) -> scaling.Array:
     """Layer times in µs [layers, CORE_COUNTS]."""

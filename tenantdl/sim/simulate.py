@@ -24,8 +24,8 @@ from tenantdl.sim.engine import Observer, Outcome, Simulation
 from tenantdl.sim.execution import ExecutionModel
 from tenantdl.sim.footprints import footprints
 from tenantdl.sim.machines import MachineFile
-from tenantdl.sim.profiles import VERSIONS, bundle_plan, profile
-from tenantdl.units import Ns, from_ms, to_ms
+from tenantdl.sim.profiles import VERSIONS, bundle_plan, input_bytes, profile
+from tenantdl.units import US, Ns, from_ms, to_ms
 
 Row = dict[str, Any]
 Tables = Mapping[ModelId, Sequence[tuple[int, tuple[int, ...]]]]
@@ -203,12 +203,13 @@ def _result(scenario: Scenario, outcome: Outcome) -> Result:
     names = [tenant.name for tenant in scenario.workload.tenant]
     latencies: dict[str, list[float]] = {name: [] for name in names}
     asked, in_time = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+    front = {tenant.name: _front(scenario, tenant) for tenant in scenario.workload.tenant}
     for answer in outcome.answers:
         name = str(answer.arrived.tenant)
         asked[name] += 1
         if answer.finished is not None:
-            latencies[name].append(to_ms(answer.finished - answer.at))
-            in_time[name] += answer.finished <= answer.arrived.deadline
+            latencies[name].append(to_ms(Ns(answer.finished + front[name] - answer.at)))
+            in_time[name] += answer.finished + front[name] <= answer.arrived.deadline
     return Result(
         scenario=scenario,
         latencies_ms=latencies,
@@ -216,6 +217,15 @@ def _result(scenario: Scenario, outcome: Outcome) -> Result:
         by_tenant={name: in_time[name] / max(1, asked[name]) for name in names},
         outcome=outcome,
     )
+
+
+def _front(scenario: Scenario, tenant: TenantSection) -> int:
+    """Ns that a request of `tenant` spends outside the lanes: as a client sees it, it is so much
+    later."""
+    machine, megabytes = scenario.machine, 0.0
+    if machine.request_mb_us and not tenant.profile:
+        megabytes = input_bytes(scenario.workload.bundle_path(tenant)) / 1e6
+    return round((machine.request_us + machine.request_mb_us * megabytes) * US)
 
 
 def at_rate(scenario: Scenario, rate: float) -> Scenario:

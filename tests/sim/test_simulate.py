@@ -104,6 +104,14 @@ def test_the_search_ends_at_a_rate_that_holds_and_the_next_does_not() -> None:
     assert run(above).attainment < 0.95 + 0.02
 
 
+def test_what_a_request_costs_outside_the_lanes_is_added() -> None:
+    start = scenario("tenantdl", rate=300, requests=50)
+    slower = msgspec.structs.replace(start.machine, request_us=250.0)
+    later = run(dataclasses.replace(start, machine=slower))
+    for name, values in run(start).latencies_ms.items():
+        assert later.latencies_ms[name] == pytest.approx([value + 0.25 for value in values])
+
+
 def test_a_search_for_every_tenant_ends_below_one_for_all_requests() -> None:
     start = scenario("tenantdl", rate=300, requests=300)
     each = find_qps(start, 0.95, each=True)
