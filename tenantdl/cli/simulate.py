@@ -24,6 +24,17 @@ _COLUMNS = [
 _COLUMNS += [">cores in use", ">conflicts"]
 
 
+Machine = Annotated[
+    str, typer.Option(metavar="NAME|FILE", help="A declared machine, or a .toml file.")
+]
+Policy = Annotated[
+    str | None, typer.Option(metavar="NAME,…", help="Policies; default: the workload's.")
+]
+Rate = Annotated[
+    float | None, typer.Option(min=0.001, help="Requests a second; default: the workload's.")
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
     app.command(name="simulate")(simulate_command)
@@ -31,15 +42,9 @@ def register(app: typer.Typer) -> None:
 
 def simulate_command(
     workload: serve.Workload,
-    machine: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="A declared machine, or a .toml file.")
-    ] = "64-core",
-    policy: Annotated[
-        str | None, typer.Option(metavar="NAME,…", help="Policies; default: the workload's.")
-    ] = None,
-    rate: Annotated[
-        float | None, typer.Option(min=0.001, help="Requests a second; default: the workload's.")
-    ] = None,
+    machine: Machine = "64-core",
+    policy: Policy = None,
+    rate: Rate = None,
     find_qps: Annotated[
         float | None,
         typer.Option(
