@@ -13,7 +13,7 @@ import numpy as np
 from tenantdl.compile.context import Context, Form, Group
 from tenantdl.compile.fusion import Planned, bind_program, pad_channels
 from tenantdl.compile.graph import Array, Node
-from tenantdl.compile.kernels.conv_direct import conv2d
+from tenantdl.compile.kernels.conv_chunked import conv2d
 from tenantdl.compile.kernels.conv_schedule import ranked_schedules
 from tenantdl.compile.kernels.conv_spec import ConvSchedule, ConvSpec
 from tenantdl.compile.kernels.depthwise import depthwise, depthwise_pixels

@@ -3,12 +3,12 @@
 Data [N][C/V][H][W][V] (or planar [N][C][H][W] for a stem), weights [O/V][C/V][kh][kw][V][V],
 output [N][O/V][H][W][V]. A register tile of `pixels` × `blocks` accumulators stays in registers
 through the whole reduction; its epilogue (bias, residual, activation) runs on the accumulators.
-Tiles are as even as the width allows: a width of 19 is 10 + 9, not 14 + 5.
+Tiles are as even as the width allows: a width of 19 is 10 + 9, not 14 + 5. `conv_chunked` cuts the
+reduction.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,21 +24,10 @@ from tenantdl.compile.kernels.emit import Emitter, Index, Register, Value
 from tenantdl.compile.kernels.layout import Packed, Planar
 from tenantdl.compile.kernels.runs import even_runs
 from tenantdl.compile.kernels.vmath import VectorMath
-from tenantdl.compile.operator import Kernel
-
-
-def conv2d(spec: ConvSpec, schedule: ConvSchedule) -> Kernel:
-    """The kernel: parameters data, weights, bias [O/V][V], gate (if there is one), operands of the
-    program, output."""
-    spec = spec.simplified().folded(schedule.fold)
-    digest = hashlib.sha256(repr((spec, schedule)).encode()).hexdigest()[:12]
-    with Emitter(f"conv2d_{digest}", spec.lanes) as e:
-        _Conv(e, spec, schedule).emit()
-    return e.kernel()
 
 
 @dataclass(frozen=True, slots=True)
-class _Tile:
+class Tile:
     """A register tile: `size` output pixels, the i-th at `at(i)`; `number` counts tiles."""
 
     number: Index
@@ -51,7 +40,7 @@ class _Tile:
         return [self.at(i) for i in range(self.size)]
 
 
-class _Conv:
+class DirectConv:
     """Emission of one convolution."""
 
     def __init__(self, e: Emitter, spec: ConvSpec, schedule: ConvSchedule) -> None:
@@ -71,8 +60,7 @@ class _Conv:
     def emit(self) -> None:
         """Parallel over image × row blocks × groups of output blocks."""
         out, schedule = self.spec.out, self.schedule
-        plane = is_plane(self.spec)
-        height = 1 if plane else self.spec.rows
+        height = 1 if is_plane(self.spec) else self.spec.rows
         rows = min(schedule.row_block, height)
         row_blocks = -(-height // rows)
         channel_tasks = -(-out.blocks // schedule.blocks)
@@ -86,9 +74,7 @@ class _Conv:
 
             def body(blocks: int) -> None:
                 extent = rows if height % rows == 0 else _min(rows, height - y0)
-                with self.e.serial(extent) as dy:
-                    for tile in self._tiles(y0 + dy, plane):
-                        self._tile(n, block, blocks, tile)
+                self.rows(n, block, blocks, y0, extent)
 
             if rest and whole:
                 with self.e.branches(group < whole) as (full, tail):
@@ -99,11 +85,17 @@ class _Conv:
             else:
                 body(rest or schedule.blocks)
 
-    def _tiles(self, y: Index, plane: bool) -> Iterator[_Tile]:
+    def rows(self, n: Index, block: Index, blocks: int, y0: Index, count: Index) -> None:
+        """`count` rows from `y0` on of `blocks` output blocks from `block` on."""
+        with self.e.serial(count) as dy:
+            for tile in self.tiles(y0 + dy):
+                self._tile(n, block, blocks, tile)
+
+    def tiles(self, y: Index) -> Iterator[Tile]:
         """Register tiles of a row, or of the whole small image."""
         rows, columns = self.spec.rows, self.spec.columns
         before = 0
-        if plane:
+        if is_plane(self.spec):
             for run in even_runs(rows * columns, self.schedule.pixels):
                 for tile in range(run.count):
                     first = run.start + tile * run.size
@@ -111,7 +103,7 @@ class _Conv:
                     def in_plane(i: Index, first: int = first) -> tuple[Index, Index]:
                         return (first + i) // columns, (first + i) % columns
 
-                    yield _Tile(before + tile, run.size, in_plane)
+                    yield Tile(before + tile, run.size, in_plane)
                 before += run.count
             return
         tiles_of_row = sum(run.count for run in even_runs(columns, self.schedule.pixels))
@@ -123,10 +115,10 @@ class _Conv:
                 def in_row(i: Index, first: Index = first) -> tuple[Index, Index]:
                     return y, first + i
 
-                yield _Tile(number, run.size, in_row)
+                yield Tile(number, run.size, in_row)
             before += run.count
 
-    def _tile(self, n: Index, block: Index, blocks: int, tile: _Tile) -> None:
+    def _tile(self, n: Index, block: Index, blocks: int, tile: Tile) -> None:
         e, pixels = self.e, tile.pixels
         self._prefetch_operands(n, block, blocks, pixels)
         accumulators = []
@@ -136,16 +128,15 @@ class _Conv:
             for register in column:
                 register.set(bias)
             accumulators.append(column)
-        self._reduce(n, block, accumulators, pixels, tile.number)
+        self.reduce(n, block, accumulators, tile, self.spec.channel_runs)
         for c, column in enumerate(accumulators):
-            self._finish(column, n, block + c, tile)
+            self.finish([register.get() for register in column], n, block + c, tile)
 
-    def _finish(self, column: list[Register], n: Index, block: Index, tile: _Tile) -> None:
+    def finish(self, column: list[Value], n: Index, block: Index, tile: Tile) -> None:
         """Store one block's pixels through the epilogue."""
         program = self.spec.program
-        for register, pixel in zip(column, tile.pixels, strict=True):
+        for value, pixel in zip(column, tile.pixels, strict=True):
             place = self._output(pixel)
-            value = register.get()
             if not program.long:
                 load = operand_loader(self.e, program, self.operands, n, block, *place)
                 value = program.apply(self.math, value, load)
@@ -166,16 +157,17 @@ class _Conv:
         (sy, sx), (oy, ox) = phase.step, phase.offset
         return pixel[0] * sy + oy, pixel[1] * sx + ox
 
-    def _reduce(
+    def reduce(
         self,
         n: Index,
         block: Index,
         accumulators: list[list[Register]],
-        pixels: list[tuple[Index, Index]],
-        number: Index,
+        tile: Tile,
+        channels: list[tuple[Index, int, int]],
     ) -> None:
-        """All reduction steps of one tile, the next weights prefetched along the way."""
-        spec, e = self.spec, self.e
+        """The reduction steps of one tile over runs of channel blocks (first, blocks, channels in
+        each), the next weights prefetched along the way."""
+        spec, e, pixels = self.spec, self.e, tile.pixels
         (sh, sw), (dh, dw), (top, left) = spec.stride, spec.dilation, spec.pads
         planar = isinstance(spec.data, Planar)
 
@@ -195,17 +187,16 @@ class _Conv:
             with e.serial(width) as kw, e.serial(height) as kh, e.serial(spec.data.channels) as c:
                 self._step(at(c, 0, kh, kw), (c, kh, kw), block, accumulators, pixels)
             return
-        every = self._prefetch_interval(len(accumulators))
-        done: Index = number * spec.prefetches(every)
-        for c0, count, lanes in spec.channel_runs:
+        every = self.prefetch_interval(len(accumulators))
+        slots = sum(count * (lanes // every) for _, count, lanes in channels) * height * width
+        done: Index = tile.number * slots
+        for c0, count, lanes in channels:
             parts = lanes // every
             with e.serial(count) as dc, e.serial(height) as kh, e.serial(width) as kw:
                 c, before = c0 + dc, done + ((dc * height + kh) * width + kw) * parts
                 with e.serial(parts) as part:
                     if self.schedule.prefetch_weights:
-                        line = (before + part) * spec.lanes
-                        following = self.own + block + len(accumulators)
-                        e.prefetch(self.weights, (following, 0, 0, 0, 0, line))
+                        self.prefetch_weights(block, len(accumulators), before + part)
                     if self.schedule.prefetch_data:
                         y, x = pixels[0]
                         ahead = (y * sh, (x + len(pixels)) * sw + part * every * sw, 0)
@@ -225,11 +216,19 @@ class _Conv:
                     self._step(read, (c, kh, kw, lane), block, accumulators, pixels, gate)
             done = done + count * height * width * parts
 
-    def _prefetch_interval(self, blocks: int) -> int:
+    def prefetch_weights(self, block: Index, blocks: int, slot: Index) -> None:
+        """Ask for line `slot` of the next group's weights."""
+        following = self.own + block + blocks
+        self.e.prefetch(self.weights, (following, 0, 0, 0, 0, slot * self.spec.lanes))
+
+    def prefetch_interval(self, blocks: int) -> int:
         """Reduction steps for one line of weights, so that the next group's are spread evenly over
         this one's tiles (kernels.md: the rate matters more than the distance)."""
-        if not self.schedule.prefetch_weights:
-            return 1
+        return self.spread(blocks, 8) if self.schedule.prefetch_weights else 1
+
+    def spread(self, lines: int, most: int) -> int:
+        """Steps between two prefetches, a power of two up to `most`, when each step of a tile has
+        `lines` to ask for and the other tiles of the image ask too."""
         spec = self.spec
         plane = is_plane(spec)
         columns = spec.rows * spec.columns if plane else spec.columns
@@ -237,7 +236,7 @@ class _Conv:
         tiles *= 1 if plane else spec.rows
         every = 1
         # A little less than all of it rather than twice as much.
-        while blocks * 2 * every <= 1.25 * tiles and every < 8:
+        while lines * 2 * every <= 1.25 * tiles and every < most:
             every *= 2
         return every
 

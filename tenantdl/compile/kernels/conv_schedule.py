@@ -18,6 +18,10 @@ from tenantdl.compile.target import CpuTarget
 _L2_BYTES_A_CYCLE = 40.0
 _L3_BYTES_A_CYCLE = 5.0
 _FOREIGN_BYTES_A_CYCLE = 2.0  # what another core wrote last
+# Weights that nobody asked for in time come from memory at this rate; asked for ahead, they do
+# beside the arithmetic.
+_COLD_BYTES_A_CYCLE = 3.0
+_L1_SHARE, _SUMS_SHARE = 0.75, 0.25
 _FMA_LATENCY = 4
 _LOAD_PENALTY = 0.8
 
@@ -32,7 +36,7 @@ def ranked_schedules(spec: ConvSpec, target: CpuTarget, cores: int) -> list[Conv
     return ranked(
         candidates(spec, target, cores),
         lambda c: predicted_cycles(spec, c, target, cores),
-        lambda c: (c.blocks, c.pixels),
+        lambda c: (c.blocks, c.pixels, c.chunk > 0),
     )
 
 
@@ -51,7 +55,26 @@ def candidates(spec: ConvSpec, target: CpuTarget, cores: int) -> list[ConvSchedu
             for fold, rows in _loop_orders(spec, cores):
                 schedule = ConvSchedule(blocks, pixels, rows, fold)
                 found.append(_with_prefetch(spec, schedule, target))
+            chunk = _chunk(spec, blocks, target)
+            if chunk:
+                height = 1 if is_plane(spec) else spec.rows
+                schedule = ConvSchedule(blocks, pixels, height, chunk=chunk)
+                found.append(_with_prefetch(spec, schedule, target))
     return found
+
+
+def _chunk(spec: ConvSpec, blocks: int, target: CpuTarget) -> int:
+    """Blocks of input channels whose weights for `blocks` output blocks stay in L1 beside the data;
+    0 where all do, where blocks are ragged, or where the sums would not stay in L2."""
+    lanes, caches = spec.lanes, target.caches
+    if not isinstance(spec.data, Packed) or spec.groups > 1 or spec.data.channels % lanes:
+        return 0
+    nbytes = 4 * blocks * lanes * lanes * spec.kernel[0] * spec.kernel[1]
+    sums = 4 * blocks * lanes * spec.rows * spec.columns
+    if sums > caches.l2_bytes * _SUMS_SHARE:
+        return 0
+    fitting = [n for n in range(1, spec.data.blocks) if n * nbytes <= caches.l1d_bytes * _L1_SHARE]
+    return max((n for n in fitting if spec.data.blocks % n == 0), default=0)
 
 
 def _loop_orders(spec: ConvSpec, cores: int) -> list[tuple[int, int]]:
@@ -102,8 +125,12 @@ def predicted_cycles(
         for run in even_runs(width, schedule.pixels) if count else ():
             tile = spec.steps * step_cycles(run.size, blocks) + run.size * blocks * 3 + 20
             arithmetic += count * run.count * tile * height * out.batch
+    if schedule.chunk:  # sums are set, read and written for every chunk, and read at the end
+        trips = spec.data.channels // (schedule.chunk * spec.lanes) + 1
+        arithmetic += out.batch * out.blocks * spec.rows * spec.columns * trips * 1.5
     again = _reread_cycles(spec, schedule, target, row_blocks)
-    return (arithmetic + again) * share + _first_touch_cycles(spec, row_blocks, cores)
+    busy = (arithmetic + again) * share
+    return busy + _first_touch_cycles(spec, schedule, row_blocks, cores, busy)
 
 
 def step_cycles(pixels: int, blocks: int) -> float:
@@ -122,8 +149,11 @@ def _bytes(spec: ConvSpec) -> tuple[int, int]:
     return 4 * spec.out.blocks * spec.lanes * spec.steps, data
 
 
-def _first_touch_cycles(spec: ConvSpec, row_blocks: int, cores: int) -> float:
-    """Cycles of one core to fetch data and weights for the first time. Tasks run through the images
+def _first_touch_cycles(
+    spec: ConvSpec, schedule: ConvSchedule, row_blocks: int, cores: int, busy: float
+) -> float:
+    """Cycles of one core to fetch data and weights for the first time, beyond those that it is
+    `busy` with arithmetic if it asks for weights ahead. Tasks run through the images
     and their rows first, so cores split those if there are enough, and each reads all weights and
     mostly data that it wrote itself; else they split channels, and each reads all data, most of it
     from other cores' caches."""
@@ -131,8 +161,10 @@ def _first_touch_cycles(spec: ConvSpec, row_blocks: int, cores: int) -> float:
     by_rows = spec.out.batch * row_blocks >= cores
     own = data * spec.out.batch / cores
     foreign = 0.0 if by_rows else own * (cores - 1)
-    near = own + (weights if by_rows else weights / cores)
-    return near / _L3_BYTES_A_CYCLE + foreign / _FOREIGN_BYTES_A_CYCLE
+    cold = (weights if by_rows else weights / cores) / _COLD_BYTES_A_CYCLE
+    if schedule.prefetch_weights:
+        cold = max(0.0, cold - busy)
+    return own / _L3_BYTES_A_CYCLE + foreign / _FOREIGN_BYTES_A_CYCLE + cold
 
 
 def _reread_cycles(
@@ -147,7 +179,7 @@ def _reread_cycles(
     # Every block of rows reads all weights again; a group's stay in L1 if they fit.
     reads.append((weights * (row_blocks - 1), weights))
     tiles = max(1, spec.rows * spec.columns // schedule.pixels)
-    if group > target.caches.l1d_bytes * 0.6:
+    if group > target.caches.l1d_bytes * 0.6 and not schedule.chunk:
         reads.append((weights * max(0, tiles - row_blocks), group))
     return spec.out.batch * sum(nbytes / _rate(resident, target) for nbytes, resident in reads)
 

@@ -70,11 +70,6 @@ class ConvSpec:
         runs = [(0, whole, self.lanes), (whole, 1, rest)]
         return [run for run in runs if run[1] and run[2]]
 
-    def prefetches(self, every: int) -> int:
-        """How often a tile prefetches, if it does so every `every` steps of a block."""
-        blocks = sum(count * (lanes // every) for _, count, lanes in self.channel_runs)
-        return blocks * self.kernel[0] * self.kernel[1]
-
     @property
     def weight_shape(self) -> tuple[int, ...]:
         """Shape of the packed weights."""
@@ -147,7 +142,8 @@ class ConvSchedule:
     """Knobs. `blocks` × `pixels`: the register tile; `row_block`: rows of the image for which all
     output channels are computed before the next rows (1: data stays in L1, height: weights do).
     `fold`: a convolution of one long row is computed as that many rows.
-    `prefetch_weights`: ask for the next group's; `prefetch_data`: for the next tile's pixels."""
+    `prefetch_weights`: ask for the next group's; `prefetch_data`: for the next tile's pixels.
+    `chunk`: blocks of input channels that meet all pixels before the next ones do; 0: all."""
 
     blocks: int
     pixels: int
@@ -155,6 +151,7 @@ class ConvSchedule:
     fold: int = 1
     prefetch_weights: bool = False
     prefetch_data: bool = False
+    chunk: int = 0
 
 
 def is_plane(spec: ConvSpec) -> bool:

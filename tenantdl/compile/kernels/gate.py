@@ -12,7 +12,7 @@ from dataclasses import replace
 from tenantdl.compile.context import Context, Group
 from tenantdl.compile.fusion import bind_program
 from tenantdl.compile.kernels import conv
-from tenantdl.compile.kernels.conv_direct import conv2d
+from tenantdl.compile.kernels.conv_chunked import conv2d
 from tenantdl.compile.kernels.conv_spec import ConvSpec
 from tenantdl.compile.kernels.emit import Emitter
 from tenantdl.compile.kernels.layout import Packed

@@ -20,7 +20,7 @@ _CHANNELS_MIN = 8
 _MOVE_CYCLES = 0.6
 _OPERATION_CYCLES = 0.55
 # Streamed weights overlap with arithmetic up to this rate (bytes a cycle, one core).
-_STREAM_BYTES_A_CYCLE = 4.5
+_STREAM_BYTES_A_CYCLE = 3.0
 # A prediction has to be this much better, for it costs accuracy and memory.
 _MARGIN = 0.92
 _HOPELESS = 1.2  # more than this times the direct one's cycles is not worth a measurement
