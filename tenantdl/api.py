@@ -42,6 +42,7 @@ def compile(
     cores: Sequence[int] = (1, 2),
     tune: str = "none",
     tuning_logs: str | os.PathLike[str] | None = None,
+    winograd4: bool = True,
     progress: Progress | None = None,
 ) -> Summary:
     """Compile an ONNX model (file or loaded) to a bundle, a folder at `out`.
@@ -53,6 +54,7 @@ def compile(
     prepare for. `tune`: "none" takes schedules from the model of the machine and
     the records there are; "fast" measures a few for up to a minute, "full" many for up to half an
     hour. `tuning_logs`: folder whose records are read, and to which new ones go.
+    `winograd4`: whether convolutions may use F(4×4) and its like, faster and less accurate.
     `progress(phase, fraction)` is called as the work goes on.
     Raises UserError for a model that cannot be compiled, naming the node.
     """
@@ -71,7 +73,7 @@ def compile(
         shapes=shapes,
         buckets=[Bucket(name, tuple(extents)) for name, extents in (buckets or {}).items()],
         cores=tuple(cores),
-        tuning=Tuning(effort_of(tune), Path(tuning_logs) if tuning_logs else None),
+        tuning=Tuning(effort_of(tune), Path(tuning_logs) if tuning_logs else None, winograd4),
         progress=progress,
     )
 

@@ -61,6 +61,12 @@ def compile_command(
     tuning_logs: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where measured schedules are kept.")
     ] = None,
+    winograd4: Annotated[
+        bool,
+        typer.Option(
+            "--winograd4/--no-winograd4", help="Allow Winograd F(4×4): faster, less accurate."
+        ),
+    ] = True,
 ) -> None:
     """Compile an ONNX model to a bundle."""
     shapes = parse.shapes(shape or ())
@@ -87,6 +93,7 @@ def compile_command(
             cores=counts,
             tune=tune,
             tuning_logs=tuning_logs,
+            winograd4=winograd4,
             progress=progress,
         )
     report.compiled(read_manifest(out), out)

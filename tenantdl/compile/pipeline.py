@@ -57,10 +57,12 @@ PHASES = ("import", "tune", "lower", "build", "weights", "measure")
 @dataclass(frozen=True, slots=True)
 class Tuning:
     """`effort`: how long schedules are measured; `folder`: where the records go, and are read from
-    beside those that come with tenantdl."""
+    beside those that come with tenantdl. `winograd4`: whether convolutions may use Winograd's
+    larger tiles, F(4×4) and the like, whose errors are about ten times those of the others."""
 
     effort: Effort = "none"
     folder: Path | None = None
+    winograd4: bool = True
 
 
 NO_TUNING = Tuning()
@@ -125,7 +127,7 @@ def compile_model(
         with phases("tune"):
             records = _records(graphs[0], cpu, cores, tuning, name)
         with phases("lower"):
-            schedules = Schedules(records)
+            schedules = Schedules(records, winograd4=tuning.winograd4)
             plans, weights = lower_plans(graphs, cpu, max(cores), schedules, batch, together)
         with phases("build"):
             build_library(kernels(plans), cpu, folder / LIBRARY)
@@ -153,7 +155,8 @@ def _records(
         return known
     if not _runs_here(cpu):
         raise UserError(f"schedules for {cpu.level.mcpu} cannot be measured on this machine")
-    found = tune(graph, cpu, cores, known if tuning.effort == "fast" else (), tuning.effort)
+    kept = known if tuning.effort == "fast" else []
+    found = tune(graph, cpu, cores, kept, tuning.effort, winograd4=tuning.winograd4)
     if found and tuning.folder:
         write_records(found, cpu, name, tuning.folder)
     return [*known, *found]

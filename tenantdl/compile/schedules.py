@@ -49,9 +49,13 @@ class Choice(Generic[S]):
 
 class Schedules:
     """Records, and for what they do not hold: the candidate of rank `rank`. `panels`: how wide the
-    panels are that dense weights were packed in, by the value that holds them."""
+    panels are that dense weights were packed in, by the value that holds them. Without `winograd4`
+    convolutions do without the large, less accurate tiles of Winograd's algorithm."""
 
-    def __init__(self, records: Iterable[Record] = (), rank: int = 0) -> None:
+    def __init__(
+        self, records: Iterable[Record] = (), rank: int = 0, *, winograd4: bool = True
+    ) -> None:
+        self.winograd4 = winograd4
         self._winners = {record.key: record.schedule for record in records}
         self._rank = rank
         self.panels: dict[str, int] = {}

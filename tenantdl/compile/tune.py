@@ -68,7 +68,13 @@ def effort_of(text: str) -> Effort:
 
 
 def tune(
-    graph: Graph, target: CpuTarget, cores: Sequence[int], known: Sequence[Record], effort: Effort
+    graph: Graph,
+    target: CpuTarget,
+    cores: Sequence[int],
+    known: Sequence[Record],
+    effort: Effort,
+    *,
+    winograd4: bool = True,
 ) -> list[Record]:
     """Records for the operators of `graph` that `known` has none for. Measured on 1 … max(cores)
     cores, as far as this machine has them; the least product of times wins."""
@@ -80,7 +86,8 @@ def tune(
         for rank in range(budget.ranks):
             if time.monotonic() - start > budget.build_seconds:
                 break
-            program = lower(graph, target, max(cores), Schedules(known, rank))
+            schedules = Schedules(known, rank, winograd4=winograd4)
+            program = lower(graph, target, max(cores), schedules)
             kernels = tuple(op.kernel.key for op in program.operators)
             if kernels not in seen and any(_open(program, op) for op in range(len(kernels))):
                 seen.add(kernels)

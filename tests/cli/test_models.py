@@ -71,7 +71,7 @@ def test_compile_passes_options_on_and_shows_a_summary(
     onnx_file = tmp_path / "net.onnx"
     onnx_file.write_bytes(b"")
     options = ["--batch", "4", "--shape", "x=4x3", "--cores", "1", "--target", "x86_64"]
-    options += ["--tune", "fast", "--tuning-logs", str(tmp_path)]
+    options += ["--tune", "fast", "--tuning-logs", str(tmp_path), "--no-winograd4"]
     code, out, _ = cli("compile", str(onnx_file), "-o", str(tmp_path / "o"), *options)
     assert code == 0
     assert asked.pop("progress")
@@ -81,6 +81,7 @@ def test_compile_passes_options_on_and_shows_a_summary(
         "target": "x86_64",
         "tune": "fast",
         "tuning_logs": tmp_path,
+        "winograd4": False,
         "batch": 4,
         "buckets": {},
         "shapes": {"x": (4, 3)},

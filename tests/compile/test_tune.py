@@ -11,6 +11,8 @@ from nets import Net, reference
 
 from tenantdl.bundle.load import load_bundle
 from tenantdl.compile import tune as tuning
+from tenantdl.compile.frontend import load_graph
+from tenantdl.compile.lower import lower
 from tenantdl.compile.pipeline import Tuning, compile_model
 from tenantdl.compile.schedules import Record, Schedules, ranked, read_records, write_records
 from tenantdl.compile.target import parse_target
@@ -28,6 +30,21 @@ def test_a_record_beats_the_prediction_where_its_candidate_exists() -> None:
     assert (chosen.schedule, chosen.settled) == ((2, 14), True)
     chosen = schedules.pick("b", [(1, 28), (2, 14)])
     assert (chosen.schedule, chosen.settled) == ((1, 28), False)
+
+
+def test_without_winograd4_tiles_stay_small() -> None:
+    net = Net()
+    net.output(net.op("Conv", net.input(1, 64, 56, 56), net.weight(64, 64, 3, 3), pads=[1] * 4))
+    graph, target = load_graph(net.model()), parse_target("x86_64:sapphirerapids")
+    points = {}
+    for allowed in (True, False):
+        (operator,) = (
+            op
+            for op in lower(graph, target, 1, Schedules(winograd4=allowed)).operators
+            if op.kind == "conv2d_winograd"
+        )
+        points[allowed] = operator.choices[0].schedule.rows.points
+    assert points == {True: 6, False: 4}
 
 
 def test_ranks_stop_at_the_last_candidate() -> None:

@@ -20,7 +20,8 @@ from tenantdl.compile.kernels.depthwise import depthwise, depthwise_pixels
 from tenantdl.compile.kernels.layout import NO_BORDER, Border, Packed, Planar
 from tenantdl.compile.kernels.registry import Template
 from tenantdl.compile.kernels.winograd import WinogradSchedule, pack_winograd, winograd
-from tenantdl.compile.kernels.winograd_schedule import algorithms, reach
+from tenantdl.compile.kernels.winograd_schedule import ACCURATE_POINTS_MAX, algorithms, reach
+from tenantdl.compile.kernels.winograd_transform import POINTS_MAX
 from tenantdl.compile.schedules import Choice
 
 PLANAR_CHANNELS_MAX = 4  # stems read row-major images of this many channels as they are
@@ -125,7 +126,8 @@ def _algorithm(
         geometry.pads,
         geometry.groups,
     )
-    found = algorithms(spec, context.target, context.cores)
+    points_max = POINTS_MAX if context.schedules.winograd4 else ACCURATE_POINTS_MAX
+    found = algorithms(spec, context.target, context.cores, points_max)
     return spec, context.schedules.pick(f"algorithm {spec} on {context.cores}", found)
 
 

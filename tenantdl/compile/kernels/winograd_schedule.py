@@ -15,6 +15,7 @@ from tenantdl.compile.target import CpuTarget
 # too much accuracy, so the larger ones are for kernels of one row or column.
 _SIDES = {1: (1,), 2: (2, 3, 4), 3: (2, 4), 5: (2,), 7: ()}
 _LINES = {1: (1,), 2: (2, 3, 4, 6), 3: (2, 4, 6), 5: (2, 3, 4), 7: (2,)}
+ACCURATE_POINTS_MAX = 4  # of an axis: F(2, 3)'s; errors stay those of a direct convolution
 _CHANNELS_MIN = 8
 # Cycles of one vector's load or store, and of one operation, in the transforms.
 _MOVE_CYCLES = 0.6
@@ -31,8 +32,8 @@ def algorithms(
 ) -> list[WinogradSchedule | None]:
     """Winograd schedules and, as None, the direct convolution, by predicted time.
 
-    `points_max` bounds the points of an axis (4 forbids F(4×4, 3×3), which needs 6). Depends only
-    on sizes, not on borders.
+    `points_max` bounds the points of an axis (`ACCURATE_POINTS_MAX` forbids F(4×4, 3×3), which
+    needs 6). Depends only on sizes, not on borders.
     """
     if not _applicable(spec):
         return [None]
