@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,16 @@ settings.load_profile("tenantdl")
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or fills the user's cache of compiled models."""
     monkeypatch.setenv("TENANTDL_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _keeps_its_cores() -> Iterator[None]:
+    """A test, and what it calls in this thread, gives the cores back that it was given."""
+    before = os.sched_getaffinity(0)
+    yield
+    after = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, before)
+    assert after == before, "this thread was left pinned"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
