@@ -19,7 +19,7 @@ import numpy as np
 
 from tenantdl.bench import cache, roofline
 from tenantdl.bench.operator_profiles import PROFILES, Ours, Profile, take_turns
-from tenantdl.bench.peers import Job
+from tenantdl.bench.peers import Job, on_cores
 from tenantdl.bundle.load import read_manifest
 from tenantdl.errors import UserError
 from tenantdl.ids import CoreId
@@ -86,11 +86,13 @@ def measure(
     rows: list[Row] = []
     failures: list[str] = []
     for threads in settings.threads:
-        machine = roofline.measure(everything[:threads])
-        for operator in operators:
-            notify(f"{operator.model} {operator.text}: measuring on {threads}")
-            bundle, cores = bundles[operator.file], everything[:threads]
-            rows += _measure_one(operator, bundle, cores, machine, settings, failures)
+        cores = everything[:threads]
+        with on_cores(cores):
+            machine = roofline.measure(cores)
+            for operator in operators:
+                notify(f"{operator.model} {operator.text}: measuring on {threads}")
+                bundle = bundles[operator.file]
+                rows += _measure_one(operator, bundle, cores, machine, settings, failures)
     return rows, failures
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tenantdl.bench.peers import on_cores
 from tenantdl.bundle.library import Calls, KernelCall, Library
 from tenantdl.bundle.manifest import LIBRARY
 from tenantdl.compile.build import build_library
@@ -61,15 +62,15 @@ class Machine:
 
 
 def measure(cores: Sequence[CoreId]) -> Machine:
-    """The ceilings of `cores`, to which the calling thread is pinned. Takes about a second."""
+    """The ceilings of `cores`, on which the calling thread stays meanwhile; about a second."""
     target, threads = native_target(), len(cores)
     l2 = target.caches.l2_bytes
     sizes = {"L2": l2 // 2, "L3": max(4 * l2, _L3_BYTES_MAX // 4), "memory": _MEMORY_BYTES}
     sizes = {name: threads * nbytes for name, nbytes in sizes.items()}
     kernels = [_multiply_adds(target, threads)]
     kernels += [_sums(f"sum_{name}", target, threads, size) for name, size in sizes.items()]
-    pin(cores)
-    with tempfile.TemporaryDirectory(prefix="tenantdl-roofline-") as folder:
+    with on_cores(cores), tempfile.TemporaryDirectory(prefix="tenantdl-roofline-") as folder:
+        pin(cores)
         path = Path(folder, LIBRARY)
         build_library(kernels, target, path)
         library = Library(path)

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from tenantdl.bench.envelope import write_results
+from tenantdl.bench.peers import on_cores
 from tenantdl.errors import UserError
-from tenantdl.exec.cores import pin
 from tenantdl.machine import usable_cores
 from tenantdl.sched.batching import batcher
 from tenantdl.sched.batching.config import BatchingConfig, Network, QueueSpec
@@ -65,13 +65,13 @@ def measure(
 ) -> list[Row]:
     """One row for each number of models and of slots. `rate`: try only this one. Raises UserError
     when not even the lowest rate can be kept."""
-    pin(usable_cores()[:1])
     pairs = [(m, s) for s in slots for m in models]
     rows = []
-    for number, (m, s) in enumerate(pairs):
-        if progress:
-            progress(f"{m} models, {s} slots", number / len(pairs))
-        rows.append(_row(m, s, protocol, rate))
+    with on_cores(usable_cores()[:1]):
+        for number, (m, s) in enumerate(pairs):
+            if progress:
+                progress(f"{m} models, {s} slots", number / len(pairs))
+            rows.append(_row(m, s, protocol, rate))
     if json is not None:
         write_results(json, rows, command=command, seed=protocol.seed)
     return rows
