@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
-from tenantdl.ids import CoreId, LaneId, RequestId, TenantId
+from tenantdl.ids import CoreId, LaneId, ModelId, RequestId, TenantId
+from tenantdl.sched.config import ModelSpec
 from tenantdl.sched.journal import read
-from tenantdl.sched.messages import BlockFinished, Launch, LaunchId, RequestArrived
+from tenantdl.sched.messages import (
+    BlockFinished,
+    Gathered,
+    Launch,
+    LaunchId,
+    ModelAdded,
+    RequestArrived,
+)
 from tenantdl.units import MS, Ns
 
 WINDOW = Ns(250 * MS)
@@ -42,20 +51,26 @@ def read_timeline(journal: Path, *, after: int = 0) -> Timeline:
         config, entries = read(lines, str(journal))
         tenants: dict[RequestId, TenantId] = {}
         plans: dict[RequestId, int] = {}
-        lengths = {
-            (m.model, p): len(plan.variants[0].costs[0])
-            for m in config.models
-            for p, plan in enumerate(m.plans)
-        }
+        lengths = {key: n for model in config.models for key, n in _lengths(model)}
         launches: dict[LaunchId, RequestId] = {}
-        blocks: list[Block] = []
+        blocks: deque[Block] = deque(maxlen=_BLOCKS_MAX)
         for entry in entries:
-            launches.update((c.launch, c.request) for c in entry.commands if isinstance(c, Launch))
+            for command in entry.commands:
+                if isinstance(command, Launch):
+                    launches[command.launch] = command.request
+                elif isinstance(command, Gathered) and max(command.members) > after:
+                    one = command.batch
+                    tenants[one.request] = one.tenant
+                    plans[one.request] = lengths[one.model, one.plan]
             match entry.event:
-                case RequestArrived() as arrived:
+                case ModelAdded() as added:
+                    lengths.update(_lengths(added.spec))
+                case RequestArrived() as arrived if arrived.request > after:
                     tenants[arrived.request] = arrived.tenant
                     plans[arrived.request] = lengths[arrived.model, arrived.plan]
-                case BlockFinished() as done if done.request > after and len(blocks) < _BLOCKS_MAX:
+                case BlockFinished() as done if (
+                    done.request in tenants and len(blocks) < _BLOCKS_MAX
+                ):
                     blocks.append(
                         Block(
                             lane=done.lane,
@@ -75,11 +90,17 @@ def read_timeline(journal: Path, *, after: int = 0) -> Timeline:
         busy[block.lane] += block.end - block.begin
     return Timeline(
         lanes={spec.lane: spec.cores for spec in config.lanes},
-        blocks=_window(blocks),
+        blocks=_window(list(blocks)),
         total=len(blocks),
         preemptions=sum(block.preempted for block in blocks),
         busy=busy,
     )
+
+
+def _lengths(model: ModelSpec) -> list[tuple[tuple[ModelId, int], int]]:
+    """Segments of each of a model's plans."""
+    counts = (len(plan.variants[0].costs[0]) for plan in model.plans)
+    return [((model.model, number), count) for number, count in enumerate(counts)]
 
 
 def _window(blocks: list[Block]) -> list[Block]:

@@ -112,15 +112,16 @@ def decisions_command(
     from tenantdl.bench import decisions
     from tenantdl.cli import render
 
-    rows = decisions.measure(
-        workload,
-        machines=[name.strip() for name in machine.split(",")],
-        tenants=counts,
-        policies=policy,
-        requests=requests,
-        json=json,
-        command=command_line(),
-    )
+    with render.working("measuring decisions"):
+        rows = decisions.measure(
+            workload,
+            machines=[name.strip() for name in machine.split(",")],
+            tenants=counts,
+            policies=policy,
+            requests=requests,
+            json=json,
+            command=command_line(),
+        )
     columns = ["Policy", "Machine", ">tenants", ">decisions", ">mean µs", ">p50 µs", ">p99 µs"]
     table = [
         [row[key] for key in ("policy", "machine", "tenants", "decisions")]

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tenantdl.cli.doctor_check import Check
-from tenantdl.cli.remote import Json
+from tenantdl.cli.options import Json
 from tenantdl.machine import Machine, this_machine
 
 PROBE_S = 0.3

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tenantdl.cli import parse
+from tenantdl.cli.options import Json
 
 AUTO = (1, 2, 4, 8, 16)
 Batch = Annotated[
@@ -134,9 +135,15 @@ def run_command(
     report.outputs(outputs, output)
 
 
-def inspect_command(bundle: Bundle) -> None:
+def inspect_command(bundle: Bundle, json: Json = None) -> None:
     """Show what a bundle holds: tensors, kernels, segments, where it can run."""
     from tenantdl.bundle.load import read_manifest
-    from tenantdl.cli import report
+    from tenantdl.cli import render, report
 
-    report.inspected(read_manifest(bundle), bundle)
+    manifest = read_manifest(bundle)
+    if json:
+        import msgspec
+
+        render.results(json, [msgspec.to_builtins(manifest)])
+    else:
+        report.inspected(manifest, bundle)

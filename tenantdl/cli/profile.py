@@ -30,8 +30,9 @@ def profile_command(
     from tenantdl.bench.groups import measure_groups
     from tenantdl.cli import render
 
-    groups = measure_groups(rounds)
-    measured = bench.measure(rounds, groups)
+    with render.working("measuring this machine"):
+        groups = measure_groups(rounds)
+        measured = bench.measure(rounds, groups)
     bench.write(measured, output)
     columns = ["Cores", ">GB/s", ">hand-over µs", ">block end µs", ">a request µs", ">a MB µs"]
     row = [measured.cores, measured.bandwidth_gbs, measured.handover_us, measured.boundary_us]

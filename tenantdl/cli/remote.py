@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tenantdl.load.client import URL, Client
+from tenantdl.cli.options import URL, Json, Token, Url
 
-Url = Annotated[
-    str, typer.Option(metavar="URL", envvar="TENANTDL_URL", help="Where the daemon listens.")
-]
-Token = Annotated[
-    str | None,
-    typer.Option(metavar="TOKEN", envvar="TENANTDL_TOKEN", help="If the daemon asks for one."),
-]
-Json = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write the results (-: to stdout).")
-]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="As it is served.")]
 
 
@@ -39,6 +32,7 @@ def status_command(url: Url = URL, token: Token = None, json: Json = None) -> No
     import msgspec
 
     from tenantdl.cli import render, watch
+    from tenantdl.load.client import Client
 
     status = Client(url, token).status()
     if json:
@@ -61,6 +55,7 @@ def top_command(
     from rich.live import Live
 
     from tenantdl.cli import render, watch
+    from tenantdl.load.client import Client
 
     client = Client(url, token)
     first = client.status()
@@ -94,12 +89,14 @@ def infer_command(
     ] = None,
     url: Url = URL,
     token: Token = None,
+    json: Json = None,
 ) -> None:
     """Run one inference on a daemon."""
     if (source is None) == (random is None):
         raise typer.BadParameter("give either --input X.npz or --random SEED")
 
     from tenantdl.cli import parse, render, report, tensors
+    from tenantdl.load.client import Client
     from tenantdl.load.inputs import random_inputs
 
     client = Client(url, token)
@@ -114,16 +111,31 @@ def infer_command(
     took = time.monotonic() - began
     if output is not None:
         tensors.write_outputs(output, outputs)
-    report.outputs(outputs, output)
-    render.note(f"{1000 * took:.1f} ms")
+    if json:
+        render.results(json, [_inferred(model, outputs, took)], seed=random)
+    else:
+        report.outputs(outputs, output)
+        render.note(f"{1000 * took:.1f} ms")
+
+
+def _inferred(model: str, outputs: Mapping[str, NDArray[Any]], took_s: float) -> dict[str, Any]:
+    return {
+        "experiment": "infer",
+        "model": model,
+        "label": "measured",
+        "latency_ms": round(1000 * took_s, 3),
+        "outputs": {name: [str(v.dtype), list(v.shape)] for name, v in outputs.items()},
+    }
 
 
 def load_command(model: Model, url: Url = URL, token: Token = None) -> None:
     """Load a model of the daemon's repository, or its newest version anew."""
     from tenantdl.cli import render
+    from tenantdl.load.client import Client
 
     client = Client(url, token, timeout_s=600)
-    client.load(model)
+    with render.working(f"loading {model}"):
+        client.load(model)
     render.line(f"{model} is loaded")
     for entry in client.index():
         if entry.get("name") == model:
@@ -133,8 +145,10 @@ def load_command(model: Model, url: Url = URL, token: Token = None) -> None:
 def unload_command(model: Model, url: Url = URL, token: Token = None) -> None:
     """Unload a model; requests that are inside are answered first."""
     from tenantdl.cli import render
+    from tenantdl.load.client import Client
 
-    Client(url, token, timeout_s=600).unload(model)
+    with render.working(f"unloading {model}"):
+        Client(url, token, timeout_s=600).unload(model)
     render.line(f"{model} is unloaded")
 
 
@@ -152,6 +166,7 @@ def trace_command(
     """Write which block ran on which core when, for ui.perfetto.dev or chrome://tracing."""
     from tenantdl.cli import render
     from tenantdl.documents import write_document
+    from tenantdl.load.client import Client
 
     pieces = _of_journal(journal) if journal else Client(url, token).trace()
     body = b"".join(pieces)

@@ -64,7 +64,7 @@ def results(path: Path, rows: Sequence[dict[str, Any]], *, seed: int | None = No
 
 
 @contextmanager
-def progress(title: str) -> Iterator[Callable[[str, float], None]]:
+def progress(title: str, *, total: float | None = 1.0) -> Iterator[Callable[[str, float], None]]:
     """A bar on stderr, fed by (phase, fraction of the whole); silent where it is no terminal."""
     with Progress(
         TextColumn("{task.fields[title]}"),
@@ -75,12 +75,19 @@ def progress(title: str) -> Iterator[Callable[[str, float], None]]:
         transient=True,
         disable=not sys.stderr.isatty(),
     ) as bar:
-        task = bar.add_task("", total=1.0, title=title)
+        task = bar.add_task("", total=total, title=title)
 
         def report(phase: str, fraction: float) -> None:
             bar.update(task, description=phase, completed=fraction)
 
         yield report
+
+
+@contextmanager
+def working(title: str) -> Iterator[None]:
+    """A bar that only moves, for work whose length is not known; silent as `progress`."""
+    with progress(title, total=None):
+        yield
 
 
 def size(nbytes: int) -> str:

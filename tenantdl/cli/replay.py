@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tenantdl.cli.options import Json
 from tenantdl.units import US
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ def replay_command(
     check: Annotated[
         bool, typer.Option("--check", help="Also check all invariants after every event.")
     ] = False,
+    json: Json = None,
 ) -> None:
     """Derive every decision of a journal again; differences end with exit code 1."""
     from tenantdl.cli import render
@@ -39,6 +42,10 @@ def replay_command(
     except InvariantError as error:
         render.note(str(error))
         raise typer.Exit(1) from error
+    if json:
+        row = {"experiment": "replay", "events": replayed.agreed, **asdict(replayed.counts)}
+        render.results(json, [row])
+        return
     render.line(f"{replayed.agreed} events, the same commands")
     render.table("", ["Occasion", ">times", ">mean µs"], _occasions(replayed.counts))
 

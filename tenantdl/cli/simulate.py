@@ -47,9 +47,7 @@ def simulate_command(
     rate: Rate = None,
     find_qps: Annotated[
         float | None,
-        typer.Option(
-            "--find-qps", min=0.01, max=1, help="Find the highest rate with this share in time."
-        ),
+        typer.Option(min=0.01, max=1, help="Find the highest rate with this share in time."),
     ] = None,
     each: Annotated[
         bool, typer.Option("--each", help="Every tenant has to have that share in time.")
@@ -82,22 +80,23 @@ def simulate_command(
     from tenantdl.bench import simulation
     from tenantdl.cli import render
 
-    result = simulation.run(
-        workload,
-        machine=machine,
-        policies=policy,
-        rate=rate,
-        find_qps=find_qps,
-        each=each,
-        seeds=seeds,
-        requests=requests,
-        jobs=jobs,
-        vary=vary or (),
-        json=json,
-        journal=journal,
-        plots=plots,
-        command=shlex.join(["tenantdl", *sys.argv[1:]]),
-    )
+    with render.working("simulating"):
+        result = simulation.run(
+            workload,
+            machine=machine,
+            policies=policy,
+            rate=rate,
+            find_qps=find_qps,
+            each=each,
+            seeds=seeds,
+            requests=requests,
+            jobs=jobs,
+            vary=vary or (),
+            json=json,
+            journal=journal,
+            plots=plots,
+            command=shlex.join(["tenantdl", *sys.argv[1:]]),
+        )
     title = f"{result.workload.name} on {machine}, simulated"
     render.table(title, _COLUMNS, [_row(row) for row in result.rows])
     for path in result.plots:

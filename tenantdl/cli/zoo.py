@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from tenantdl.cli.options import Json
 
 app = typer.Typer(no_args_is_help=True, help="Models of the papers and real ones from packages.")
 
@@ -13,11 +16,14 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A name from `tenantdl
 
 
 @app.command(name="list")
-def list_command() -> None:
+def list_command(json: Json = None) -> None:
     """List all models."""
     from tenantdl import zoo
     from tenantdl.cli import render
 
+    if json:
+        render.results(json, [asdict(entry) for entry in zoo.entries()])
+        return
     rows = [
         (
             entry.name,

@@ -49,7 +49,7 @@ def serve(
     Raises UserError for bad bundles, cores or addresses; ExecutionError if lanes do not start, and
     InvariantError, when service cannot go on.
     """
-    set_up_logs(workload.observe.log, requests=workload.observe.requests)
+    set_up_logs(workload.observe)
     workload = with_stages(workload)
     catalogue = open_catalogue(workload)
     with _listen(workload.server.host, workload.server.port) as listener:

@@ -23,6 +23,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from tenantdl import logs
 from tenantdl.errors import UserError
 from tenantdl.exec.lane import LaneProcess, OwnerGone
 from tenantdl.exec.lane_memory import Mapping
@@ -167,7 +168,7 @@ def _name(name: str) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Serve the owner at the socket and the pipe whose descriptors `argv` names."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    logs.set_up()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which stops us
     backend, sock, alive = argv
     Template(backend, socket.socket(fileno=int(sock)), int(alive)).serve()

@@ -25,7 +25,6 @@ from tenantdl.load import protocol
 from tenantdl.load.protocol import HEADER_LENGTH, Array
 from tenantdl.load.status import FORMAT, STATUS_BYTES_MAX, Status
 
-URL = "http://127.0.0.1:8000"
 _ANSWER_BYTES_MAX = 1024**3
 _PIECE = 1024**2
 
@@ -34,7 +33,7 @@ _PIECE = 1024**2
 class Client:
     """A daemon at `url`. `token`: an operator's or a tenant's; calls wait for `timeout_s`."""
 
-    url: str = URL
+    url: str
     token: str | None = None
     timeout_s: float = 60.0
 

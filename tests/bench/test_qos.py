@@ -19,7 +19,7 @@ from tenantdl.load.workload import parse_workload
 from tenantdl.machine import usable_cores
 from tenantdl.sched.config import LaneSpec, ModelSpec, SchedulerConfig, TenantSpec, one_core_plan
 from tenantdl.sched.journal import entry_line, header_line, replay
-from tenantdl.sched.messages import BlockFinished, Launch, LaunchId, RequestArrived
+from tenantdl.sched.messages import BlockFinished, Gathered, Launch, LaunchId, RequestArrived, Tick
 from tenantdl.units import MS, Ns
 from tests.exec.fake_lane_backend import fake_bundle
 
@@ -152,6 +152,20 @@ def test_the_timeline_shows_where_requests_were_preempted(journal: Path) -> None
         (2, "t", 5 * MS, 6 * MS, False),
     ]
     assert all(block.begin <= WINDOW for block in timeline.blocks)
+
+
+def test_batches_are_on_the_timeline_as_their_tenants(journal: Path) -> None:
+    arrived = RequestArrived(RequestId(1 << 31), TenantId("u"), ModelId("m"), 0, Ns(1), Ns(2), 0)
+    gathered = Gathered(arrived, (RequestId(2), RequestId(3)))
+    done = BlockFinished(
+        LaneId(0), LaunchId(99), arrived.request, 0, 3, Ns(MS), Ns(2000 * MS), None
+    )
+    with journal.open("ab") as file:
+        file.write(entry_line(Ns(1999 * MS), Tick(), [gathered]))
+        file.write(entry_line(Ns(2000 * MS), done, []))
+    assert read_timeline(journal, after=1).total == 6
+    # All its members were of the warm-up.
+    assert read_timeline(journal, after=3).total == 1
 
 
 def test_an_empty_journal_gives_an_empty_timeline(tmp_path: Path, journal: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -173,3 +175,10 @@ def test_any_output_name_can_be_written(tmp_path: Path) -> None:
     with np.load(tmp_path / "y.npz", allow_pickle=False) as written:
         assert set(written.files) == {"file", "a/b:0"}
         np.testing.assert_array_equal(written["a/b:0"], np.arange(3))
+
+
+def test_inspect_for_programs(cli: Cli, bundle: Path, manifest: Manifest) -> None:
+    code, out, _ = cli("inspect", str(bundle), "--json", "-")
+    assert code == 0
+    (row,) = json.loads(out)["results"]
+    assert msgspec.convert(row, Manifest, strict=False) == manifest

@@ -116,6 +116,20 @@ def test_status_for_people_and_programs(cli: Cli, at: tuple[str, str], tmp_path:
     assert json.loads((tmp_path / "s.json").read_bytes())["command"].startswith("tenantdl")
 
 
+def test_infer_for_programs(cli: Cli, at: tuple[str, str]) -> None:
+    code, out, err = cli("infer", "quick", "--random", "1", "--json", "-", *at)
+    assert (code, err) == (0, "")
+    (row,) = json.loads(out)["results"]
+    assert row.pop("latency_ms") > 0
+    outputs = {"y": ["float32", [1, 2]]}
+    assert row == {
+        "experiment": "infer",
+        "model": "quick",
+        "label": "measured",
+        "outputs": outputs,
+    }
+
+
 def test_top_shows_as_many_frames_as_asked(cli: Cli, at: tuple[str, str]) -> None:
     code, out, _ = cli("top", "--count", "2", "--every", "0.1", *at)
     assert code == 0 and "Core time" in out and "Advice" in out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import onnx
@@ -34,3 +35,10 @@ def test_unknown_name_is_one_line(cli: Cli) -> None:
     code, _, err = cli("zoo", "path", "nosuch")
     assert code == 2
     assert err.startswith("tenantdl: error: nosuch: no such model; there are ")
+
+
+def test_list_for_programs(cli: Cli) -> None:
+    code, out, _ = cli("zoo", "list", "--json", "-")
+    rows = {row["name"]: row for row in json.loads(out)["results"]}
+    assert code == 0 and set(rows) == set(zoo.names())
+    assert rows["resnet50"]["gflops"] > 7

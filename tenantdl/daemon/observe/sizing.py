@@ -9,6 +9,8 @@ from tenantdl.sched.batching.advice import BAD_MAX, advice
 
 # Fewer requests in the window say nothing.
 _ENDED_MIN = 50
+# Where cores are less busy than this, something else than a lack of them makes requests late.
+_BUSY_MIN = 0.3
 
 
 def advise(tenants: Sequence[TenantStatus], cores: int, busy: float) -> Advice:
@@ -24,14 +26,15 @@ def advise(tenants: Sequence[TenantStatus], cores: int, busy: float) -> Advice:
     if ended < _ENDED_MIN:
         return Advice(cores=cores, wanted=cores, why=f"Too few requests to tell.{note}")
     bad = 1 - sum(tenant.in_time for tenant in counted) / ended
-    wanted = cores + advice(cores, bad, max(0.0, 1 - busy))
+    elsewhere = bad > BAD_MAX and busy < _BUSY_MIN
+    wanted = cores if elsewhere else cores + advice(cores, bad, max(0.0, 1 - busy))
     shares = f"{100 * bad:.1f} % late or refused, cores {100 * busy:.0f} % busy"
-    if wanted > cores:
+    if elsewhere:
+        why = f"Not for lack of cores: {shares}. Who else is on them? (tenantdl doctor)"
+    elif wanted > cores:
         why = f"Add {wanted - cores}: {shares}."
     elif wanted < cores:
         why = f"{cores - wanted} could go: {shares}."
-    elif bad > BAD_MAX:
-        why = f"Enough cores: {shares}."
     else:
         why = f"It fits: {shares}."
     return Advice(cores=cores, wanted=wanted, why=why + note)

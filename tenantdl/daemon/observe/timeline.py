@@ -10,6 +10,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from tenantdl.daemon.observe.ended import NOBODY, Ended, Live, Origin
 from tenantdl.errors import UserError
@@ -44,7 +45,9 @@ class Timeline:
     So far there were `batches` of `batched` requests in all."""
 
     def __init__(self, blocks_max: int = BLOCKS_MAX, *, keep_blocks: bool = False) -> None:
-        self._ring: deque[Block] = deque(maxlen=blocks_max)
+        # Plain tuples of plain values: the garbage collector leaves them alone, which it does not
+        # do for named ones; walking all of them would hold the daemon up for 10 ms now and then.
+        self._ring: deque[tuple[Any, ...]] = deque(maxlen=blocks_max)
         self._orders: defaultdict[LaneId, dict[LaunchId, Launch]] = defaultdict(dict)
         self.live: dict[RequestId, Live] = {}
         self.origins: dict[RequestId, Origin] = {}
@@ -83,7 +86,7 @@ class Timeline:
     def blocks(self, since: int = 0) -> list[Block]:
         """The blocks in the ring from number `since` on, oldest first."""
         skipped = max(0, since - (self.count - len(self._ring)))
-        return list(islice(self._ring, skipped, None))
+        return [Block._make(block) for block in islice(self._ring, skipped, None)]
 
     def pending(self) -> Counter[tuple[ModelId, TenantId]]:
         """How many requests no lane was told to run yet."""
@@ -140,7 +143,7 @@ class Timeline:
             expected=expected,
             size=live.size or 1,
         )
-        self._ring.append(block)
+        self._ring.append(tuple(block))
         live.count += 1
         live.computed += event.elapsed
         if self.keep_blocks:

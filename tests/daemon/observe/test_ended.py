@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from tenantdl.daemon.observe.ended import NOBODY, Origin
-from tenantdl.daemon.observe.logs import JsonLines, log_request, set_up
+from tenantdl.daemon.observe.logs import log_request, set_up
 from tenantdl.daemon.observe.timeline import Timeline
 from tenantdl.daemon.observe.tracing import Tracer
 from tenantdl.ids import RequestId
+from tenantdl.load.workload import ObserveSection
+from tenantdl.logs import JsonLines
 from tenantdl.sched.messages import LaneReady
 from tenantdl.units import MS, Ns
 from tests.daemon.observe.test_timeline import LANE, World
@@ -36,7 +40,8 @@ def ended(world: World, origin: Origin = NOBODY) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _loggers() -> Iterator[None]:
+def _loggers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TENANTDL_LOG", "text")
     root = logging.getLogger("tenantdl")
     before = root.handlers, root.propagate
     yield
@@ -45,7 +50,7 @@ def _loggers() -> Iterator[None]:
 
 
 def test_a_request_is_one_json_line(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    set_up("json", requests=True)
+    set_up(ObserveSection(log="json", requests=True))
     ended(world, Origin("mine", f"00-{TRACE}-{SPAN}-01"))
     log_request(*world.timeline.ended)
     line = json.loads(capsys.readouterr().err)
@@ -71,7 +76,7 @@ def test_a_request_is_one_json_line(world: World, capsys: pytest.CaptureFixture[
 def test_requests_are_not_logged_unless_asked_for(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    set_up("text", requests=False)
+    set_up(ObserveSection())
     ended(world)
     log_request(*world.timeline.ended)
     logging.getLogger("tenantdl.daemon").warning("odd")
@@ -137,3 +142,11 @@ def test_blocks_are_not_kept_for_nothing() -> None:
     ended(world)
     (one,) = world.timeline.ended
     assert (one.live.blocks, one.blocks, one.computed) == ([], 1, Ns(2 * MS))
+
+
+def test_processes_that_are_started_log_in_the_same_form() -> None:
+    set_up(ObserveSection(log="json"))
+    code = "import logging; from tenantdl import logs; logs.set_up();"
+    code += "logging.getLogger('tenantdl.exec').error('lane %d', 3)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert json.loads(done.stderr)["message"] == "lane 3"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 import msgspec
@@ -99,6 +100,16 @@ def test_the_ring_is_bounded_and_numbers_go_on() -> None:
     assert [block.number for block in world.timeline.blocks(since=4)] == [4]
     assert world.timeline.blocks(since=5) == []
     assert [block.number for block in world.timeline.blocks(since=0)] == [2, 3, 4]
+
+
+def test_the_ring_is_nothing_to_the_garbage_collector() -> None:
+    world = World()
+    world.tell(0, LaneReady(LANE))
+    world.arrive(1, now=10)
+    world.run(now=20, elapsed=MS)
+    gc.collect()
+    (kept,) = world.timeline._ring
+    assert not gc.is_tracked(kept)
 
 
 def test_orders_of_a_lost_lane_are_forgotten() -> None:

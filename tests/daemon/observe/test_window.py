@@ -71,6 +71,7 @@ def tenant(
         ([tenant(10)], 4, 0.5, 4, "Too few requests"),
         ([tenant(100)], 4, 0.8, 4, "It fits"),
         ([tenant(100)], 4, 0.3, 2, "2 could go"),
+        ([tenant(75, late=25)], 4, 0.2, 4, "Not for lack of cores: 25.0 % late"),
         ([tenant(75, late=20, refused=5)], 4, 1.0, 5, "Add 1: 25.0 % late or refused"),
         (
             [tenant(100), tenant(0, late=100, alone_ms=12, name="big")],
