@@ -88,7 +88,7 @@ def _lane_costs(core: CoreId, rounds: int) -> tuple[float, float]:
         for number in range(1, rounds + 1):
             time.sleep(_PAUSE_S)
             posted = _clock()
-            pool.launch(_launch(number, core), Address(programs.base, slot=0))
+            pool.launch(_launch(number, core), Address(programs.base, (0,), 0))
             ends = [
                 event.at
                 for event in _wait(pool, lambda e: isinstance(e, BlockFinished) and e.next is None)

@@ -38,7 +38,11 @@ class Selector:
             self._axes = {
                 name: [a for n, a in padding.inputs if n == name] for name, _ in padding.inputs
             }
-        self._batches = len({plan.batch for plan in plans}) > 1
+        several = len({plan.batch for plan in plans}) > 1
+        tensors = [(plan, t) for plan in plans for t in (*plan.inputs, *plan.outputs)]
+        # What has a request in each place of its first axis, where there are plans for several.
+        self._stacked = {t.name for _, t in tensors} if several else set()
+        self._stacked -= {t.name for plan, t in tensors if t.shape[:1] != (plan.batch,)}
         keyed = [(self._key(shapes_of(plan)), number) for number, plan in enumerate(self.plans)]
         self._by_size = sorted(keyed, key=lambda pair: (pair[0][2], pair[0][1], pair[1]))
 
@@ -50,8 +54,7 @@ class Selector:
         if requests < 0 or extent < 0:
             return None
         for (other, requests_max, extent_max), number in self._by_size:
-            exact = requests_max == requests if not self._batches else requests_max >= requests
-            if other == rest and exact and extent_max >= extent:
+            if other == rest and requests_max >= requests and extent_max >= extent:
                 return Fit(number, requests, extent)
         return None
 
@@ -66,7 +69,7 @@ class Selector:
                 if axis < len(kept):
                     extents.add(kept[axis])
                     kept[axis] = -1
-            if self._batches and kept:
+            if name in self._stacked and kept:
                 requests.add(kept[0])
                 kept[0] = -1
             rest.append((name, tuple(kept)))
@@ -76,7 +79,7 @@ class Selector:
         """Of the plan's outputs, what belongs to the inputs that were given."""
         found = {}
         for name, array in outputs.items():
-            if self._batches and array.shape[0] != fit.requests:
+            if name in self._stacked and array.shape[0] != fit.requests:
                 array = array[: fit.requests]
             for output, axis in self.padding.outputs if self.padding else ():
                 if output == name and array.shape[axis] != fit.extent:

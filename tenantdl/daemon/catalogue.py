@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tenantdl.bundle.load import read_manifest
-from tenantdl.bundle.manifest import Plan, Tensor
+from tenantdl.bundle.manifest import Padding, Plan, Tensor
+from tenantdl.bundle.select import Fit, Selector
 from tenantdl.daemon.stages import ServedApplication, open_applications
 from tenantdl.errors import UserError
 from tenantdl.exec.lane_memory import ModelLayout, lay_out
@@ -17,8 +19,8 @@ from tenantdl.ids import ModelId, TenantId
 from tenantdl.load.protocol import Array, datatype
 from tenantdl.load.workload import TenantSection, Workload
 from tenantdl.sched.config import LaneSpec, ModelSpec, SchedulerConfig, TenantSpec
-from tenantdl.sched.plans import compiled_plan
-from tenantdl.units import from_ms
+from tenantdl.sched.plans import compiled_batches, compiled_plan
+from tenantdl.units import MS, Ns, from_ms
 
 VERSION = "1"
 PLATFORM = "tenantdl_bundle"
@@ -26,6 +28,8 @@ PLATFORM = "tenantdl_bundle"
 _JSON_BYTES, _NUMBER_BYTES = 256 * 1024, 32
 # Of a model, for all its tenants together.
 _SLOTS_MAX, _ARENAS_MAX = 4096, 64
+# For orders, reports and this process to come to their turn on busy cores.
+_BATCH_SLACK = Ns(2 * MS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,11 @@ class ServedModel:
     plans: tuple[Plan, ...]
     tenants: tuple[TenantId, ...]
     version: str = VERSION
+    padding: Padding | None = None
+    _selector: Selector = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_selector", Selector(self.plans, self.padding))
 
     def body_bytes_max(self, *, binary: bool) -> int:
         """The longest body that a valid request can have."""
@@ -65,12 +74,20 @@ class ServedModel:
             if inputs[name].dtype != tensor.dtype:
                 given, needed = datatype(inputs[name].dtype.name), datatype(tensor.dtype)
                 raise UserError(f"input {name!r} has datatype {given}, needs {needed}")
-        for number, plan in enumerate(self.plans):
-            if all(inputs[tensor.name].shape == tensor.shape for tensor in plan.inputs):
-                return number
+        fit = self._fit(inputs)
+        if fit is not None:
+            return fit.plan
         given_shapes = {name: list(array.shape) for name, array in inputs.items()}
         known = [{t.name: list(t.shape) for t in plan.inputs} for plan in self.plans]
         raise UserError(f"no plan for input shapes {given_shapes}; model {self.name} has {known}")
+
+    def cut(self, inputs: Mapping[str, Array], outputs: dict[str, Array]) -> dict[str, Array]:
+        """Of the outputs of the plan for `inputs`, what belongs to these: some plans are longer."""
+        fit = self._fit(inputs)
+        return self._selector.cut(fit, outputs) if fit else outputs
+
+    def _fit(self, inputs: Mapping[str, Array]) -> Fit | None:
+        return self._selector.find({name: array.shape for name, array in inputs.items()})
 
     def metadata(self) -> dict[str, Any]:
         """The answer to GET /v2/models/M. A dimension in which plans differ is -1."""
@@ -149,7 +166,8 @@ class Catalogue:
         """What the scheduler is told about a model."""
         users = [self.tenants[name] for name in model.tenants]
         arenas = min(_ARENAS_MAX, sum(user.arenas for user in users))
-        return ModelSpec(model.id, tuple(map(compiled_plan, model.plans)), arenas)
+        plans = tuple(map(compiled_plan, model.plans))
+        return ModelSpec(model.id, plans, arenas, compiled_batches(model.plans))
 
 
 def open_catalogue(workload: Workload) -> Catalogue:
@@ -172,15 +190,19 @@ def open_catalogue(workload: Workload) -> Catalogue:
         for name in names:
             users.setdefault(name, []).append(TenantId(tenant.name))
     models = {
-        ModelId(name): ServedModel(
-            ModelId(name), name, str(path), read_manifest(path).plans, tuple(users[name])
-        )
+        ModelId(name): _served(name, path, users[name])
         for name, path in paths.items()
         if users[name]
     }
     tenants = {TenantId(tenant.name): tenant for tenant in workload.tenant}
     used = {user: model.name for model in models.values() for user in model.tenants}
     return Catalogue(models, tenants, open_applications(workload, used))
+
+
+def _served(name: str, path: Path, users: Sequence[TenantId]) -> ServedModel:
+    manifest = read_manifest(path)
+    bundle, plans = str(path), manifest.plans
+    return ServedModel(ModelId(name), name, bundle, plans, tuple(users), padding=manifest.padding)
 
 
 def scheduler_config(
@@ -196,6 +218,7 @@ def scheduler_config(
         block_target=from_ms(options.block_ms),
         blocks_max=options.blocks_max,
         refuse_infeasible=options.refuse_infeasible,
+        batch_slack=_BATCH_SLACK,
     )
 
 
@@ -210,6 +233,8 @@ def tenant_spec(workload: Workload, catalogue: Catalogue, name: TenantId) -> Ten
         model=main.id if main else None,
         qos=from_ms(tenant.qos_ms),
         requests_ks=round(1000 * workload.rates()[name]),
+        batching="" if tenant.batching == "off" else tenant.batching,
+        batch_max=tenant.batch_max,
     )
 
 

@@ -26,12 +26,15 @@ from tenantdl.ids import LaneId, ModelId, RequestId, TenantId
 from tenantdl.load.protocol import Array
 from tenantdl.load.workload import Workload
 from tenantdl.machine import usable_cores
+from tenantdl.sched.batched import BatchedScheduler
 from tenantdl.sched.config import LaneSpec
 from tenantdl.sched.messages import (
     BlockFinished,
     Cancelled,
     Complete,
+    Dissolved,
     Event,
+    Gathered,
     LaneLost,
     LaneReady,
     Launch,
@@ -40,7 +43,6 @@ from tenantdl.sched.messages import (
     RequestArrived,
     Tick,
 )
-from tenantdl.sched.scheduler import Scheduler
 from tenantdl.units import Ns, from_seconds, to_seconds
 
 _log = logging.getLogger(__name__)
@@ -64,7 +66,7 @@ class Engine:
         lanes = [LaneSpec(LaneId(i), group) for i, group in enumerate(groups)]
         config = scheduler_config(workload, catalogue, lanes)
         self.catalogue = catalogue
-        self._scheduler = Scheduler(config)
+        self._scheduler = BatchedScheduler(config)
         self._workload = workload
         hang = from_seconds(workload.scheduler.hang_s)
         self._pool = LanePool(lanes, hang=hang, backend=backend)
@@ -86,6 +88,7 @@ class Engine:
         limit = round(workload.server.journal_mb_max * 1024**2)
         self._journal = JournalWriter(journal, config, limit) if journal else None
         self._tickets: dict[RequestId, Ticket] = {}
+        self._batches: dict[RequestId, Gathered] = {}
         self._requests = 0
         self._ready: dict[LaneId, bool] = {lane.lane: False for lane in lanes}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -210,10 +213,11 @@ class Engine:
         for command in commands:
             match command:
                 case Launch():
-                    ticket = self._tickets[command.request]
-                    programs = self._memory[ticket.call.model].programs
-                    program = programs.base + ticket.call.plan
-                    self._pool.launch(command, Address(program, ticket.slot))
+                    self._pool.launch(command, self._address(command.request))
+                case Gathered():
+                    self._batches[command.batch.request] = command
+                case Dissolved():
+                    del self._batches[command.request]
                 case Complete():
                     self._complete(command.request, now)
                 case Reject():
@@ -221,23 +225,35 @@ class Engine:
                 case _:
                     raise TypeError(f"not a command: {command!r}")
 
+    def _tickets_of(self, number: RequestId) -> list[Ticket]:
+        """Of what the scheduler calls request `number`: one, or a batch."""
+        members = self._batches[number].members if number in self._batches else (number,)
+        return [self._tickets[member] for member in members]
+
+    def _address(self, number: RequestId) -> Address:
+        tickets, batch = self._tickets_of(number), self._batches.get(number)
+        call, slots = tickets[0].call, tuple(ticket.slot for ticket in tickets)
+        plan = batch.batch.plan if batch else call.plan
+        return Address(self._memory[call.model].programs.base + plan, slots, call.plan)
+
     def _note(self, event: Event) -> None:
         """What the driver itself wants to know of an event."""
         match event:
             case BlockFinished():
-                self._tickets[event.request].ran(event)
+                for ticket in self._tickets_of(event.request):
+                    ticket.ran(event)
             case LaneReady():
                 self._ready[event.lane] = True
                 self._complete_once |= all(self._ready.values())
             case LaneLost():
                 self._ready[event.lane] = False
-            case _:
-                pass
 
     def _complete(self, number: RequestId, now: Ns) -> None:
         ticket = self._tickets.pop(number)
         slots = self._memory[ticket.call.model].programs.slots
         outputs = slots.outputs(ticket.slot, ticket.call.plan)
+        if model := self.catalogue.models.get(ticket.call.model):
+            outputs = model.cut(ticket.call.inputs, outputs)
         if not ticket.lent:
             outputs = {name: view.copy() for name, view in outputs.items()}
         if not ticket.lent or ticket.answer.done():

@@ -46,6 +46,13 @@ class IdleProgram:
         """A zero."""
         return {"x": self._output}
 
+    def gather(self, row: int, inputs: Mapping[str, Array]) -> None:
+        """Nothing."""
+
+    def scatter(self, row: int) -> Mapping[str, Array]:
+        """A zero."""
+        return {"x": self._output}
+
 
 def pin(cores: Sequence[CoreId]) -> None:
     """Keep this process on `cores`."""

@@ -111,17 +111,23 @@ class LaneProcess:
         """Run one block; whether it went well."""
         program = self._programs[order.program]
         runner = program.runners[order.arena]
-        slots, slot = program.slots, order.slot
+        slots, slot = program.slots, order.slots[0]
+        # The plan for one request takes whatever was written for it; others go row by row.
+        alone = order.member == program.index
         try:
-            if begin == 0:
+            if begin == 0 and alone:
                 runner.set_inputs(slots.inputs(slot, program.index))
+            elif begin == 0:
+                for row, each in enumerate(order.slots):
+                    runner.gather(row, slots.inputs(each, order.member))
             elif slots.progress(slot) != begin:
                 raise ExecutionError(f"segment {begin} follows on {slots.progress(slot)}")
             runner.run_block(begin, end, order.variant)
             if end == runner.segment_count:
-                results = runner.outputs()
-                for name, view in slots.outputs(slot, program.index).items():
-                    view[...] = results[name]
+                for row, each in enumerate(order.slots):
+                    results = runner.outputs() if alone else runner.scatter(row)
+                    for name, view in slots.outputs(each, order.member).items():
+                        view[...] = results[name]
             slots.set_progress(slot, end)
         except Exception:  # whatever a model's kernels raise, it must not take the lane down
             slots.set_progress(slot, 0)

@@ -135,9 +135,15 @@ class Slots:
         return self._views(slot, program, inputs=False)
 
     def write(self, slot: int, program: int, inputs: Mapped[str, Array]) -> None:
-        """Copy `inputs` (checked: names, dtypes and shapes of the program) into the slot."""
+        """Copy `inputs` (checked: names and dtypes of the program, nothing larger than there) into
+        the slot; what is shorter is followed by zeros."""
         for name, view in self.inputs(slot, program).items():
-            view[...] = inputs[name]
+            array = inputs[name]
+            if array.shape == view.shape:
+                view[...] = array
+            else:
+                view[...] = 0
+                view[tuple(slice(0, extent) for extent in array.shape)] = array
 
     def _views(self, slot: int, program: int, *, inputs: bool) -> dict[str, Array]:
         key = (slot, program, inputs)

@@ -39,10 +39,12 @@ _STOP_MS = 2000
 
 
 class Address(NamedTuple):
-    """Where a request's program, and its slot, are: numbers that the lanes know."""
+    """Where a request's program, and its slot, are: numbers that the lanes know. A batch has more
+    slots, laid out for plan number `member` of the model."""
 
     program: int
-    slot: int
+    slots: tuple[int, ...]
+    member: int
 
 
 class LanePool:
@@ -108,7 +110,8 @@ class LanePool:
             command.request,
             address.program,
             command.arena,
-            address.slot,
+            address.slots,
+            address.member,
             command.begin,
             command.ends,
             command.preempt,

@@ -22,13 +22,14 @@ from tenantdl.errors import ExecutionError
 CHANNEL_BYTES = 1 << 17
 ENDS_MAX = 48
 CORES_MAX = 256
+SLOTS_MAX = 64
 
 _MAILBOX = 64
 _RING = 4096
 _RING_LENGTH = 1024
 _RECORD = struct.Struct("<QQQQQIII")
 _RECORD_BYTES = 64
-_ORDER = struct.Struct(f"<QIIIIII{CORES_MAX // 8}s{ENDS_MAX}I")
+_ORDER = struct.Struct(f"<QIIIIII{CORES_MAX // 8}s{ENDS_MAX}I{SLOTS_MAX}I")
 _STAMP = struct.Struct("<Q")
 
 # 8-byte words at the start of the mapping: the lane's beat; how far the owner has drained; whether
@@ -50,15 +51,18 @@ class Kind(enum.IntEnum):
 
 
 class Order(NamedTuple):
-    """A launch as the lane needs it. `program`, `arena`, `slot`: numbers of what was loaded;
-    `cores`: a mask of those to run on, by their places among the machine's. An order without `ends`
-    is to run nothing more (`YIELD`)."""
+    """A launch as the lane needs it. `program`, `arena`, `slots`: numbers of what was loaded. With
+    several slots, a request each, inputs are gathered and outputs scattered: slots are laid out for
+    plan number `member` of the model, the program is the one for so many. `cores`: a mask of those
+    to run on, by their places among the machine's. An order without `ends` is to run nothing more
+    (`YIELD`)."""
 
     launch: int
     request: int
     program: int
     arena: int
-    slot: int
+    slots: tuple[int, ...]
+    member: int
     begin: int
     ends: tuple[int, ...]
     preempt: bool
@@ -67,7 +71,7 @@ class Order(NamedTuple):
 
 
 # To make room for a successor, at the next end of a block.
-YIELD = Order(2**64 - 1, 0, 0, 0, 0, 0, (), True, 0, 0)
+YIELD = Order(2**64 - 1, 0, 0, 0, (), 0, 0, (), True, 0, 0)
 
 
 class Report(NamedTuple):
@@ -99,21 +103,25 @@ class Channel:
         """Write `order` over whatever is in the mailbox."""
         if len(order.ends) > ENDS_MAX:
             raise ExecutionError(f"an order of {len(order.ends)} blocks; at most {ENDS_MAX}")
+        if len(order.slots) > SLOTS_MAX:
+            raise ExecutionError(f"an order for {len(order.slots)} requests; at most {SLOTS_MAX}")
         ends = order.ends + (0,) * (ENDS_MAX - len(order.ends))
+        slots = order.slots + (0,) * (SLOTS_MAX - len(order.slots))
         self._words[_FIRST] = order.launch
-        flags = len(order.ends) << 1 | order.preempt
+        flags = len(order.slots) << 8 | len(order.ends) << 1 | order.preempt
         _ORDER.pack_into(
             self._memory,
             _ORDER_AT,
             order.request,
             order.program,
             order.arena,
-            order.slot,
+            order.member,
             order.begin,
             flags,
             order.variant,
             order.cores.to_bytes(CORES_MAX // 8, "little"),
             *ends,
+            *slots,
         )
         self._words[_LAST] = order.launch
 
@@ -152,7 +160,7 @@ class Channel:
         number = self._words[_LAST]
         if number == self._seen:
             return None
-        request, program, arena, slot, begin, flags, variant, cores, *ends = _ORDER.unpack_from(
+        request, program, arena, member, begin, flags, variant, cores, *more = _ORDER.unpack_from(
             self._memory, _ORDER_AT
         )
         if self._words[_FIRST] != number:
@@ -166,9 +174,10 @@ class Channel:
             request,
             program,
             arena,
-            slot,
+            tuple(more[ENDS_MAX : ENDS_MAX + (flags >> 8)]),
+            member,
             begin,
-            tuple(ends[: flags >> 1]),
+            tuple(more[: flags >> 1 & 127]),
             preempt,
             int.from_bytes(cores, "little"),
             variant,

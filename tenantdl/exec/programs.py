@@ -27,6 +27,12 @@ class Program(Protocol):
     def outputs(self) -> Mapped[str, Array]:
         """The outputs of a finished run."""
 
+    def gather(self, row: int, inputs: Mapped[str, Array]) -> None:
+        """Copy the inputs of one request into the arena of a plan for several, as its `row`-th."""
+
+    def scatter(self, row: int) -> Mapped[str, Array]:
+        """What the `row`-th request gets of a finished run's outputs."""
+
 
 class Backend(Protocol):
     """The module that programs come from."""

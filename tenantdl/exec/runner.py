@@ -77,6 +77,16 @@ class Runner:
                 )
             view[...] = value
 
+    def gather(self, row: int, inputs: Mapping[str, Array]) -> None:
+        """Copy the inputs of one request (their first extent is 1) into the arena, as the `row`-th
+        of those that this plan runs together."""
+        for name, (_, view) in self._inputs.items():
+            view[row] = inputs[name][0]
+
+    def scatter(self, row: int) -> dict[str, Array]:
+        """Views of the `row`-th request's outputs."""
+        return {name: view[row : row + 1] for name, view in self._outputs.items()}
+
     def run_block(self, begin: int, end: int, variant: int = 0) -> None:
         """Run segments [begin, end) in `variant` on the calling thread's core group."""
         if begin == end:

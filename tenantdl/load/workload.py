@@ -18,6 +18,7 @@ file. Unknown keys are errors that name the nearest known one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,6 +30,7 @@ from tenantdl.ids import CoreId
 from tenantdl.load.applications import ApplicationSection, check_applications
 from tenantdl.load.arrivals import ARRIVALS
 from tenantdl.load.explain import explain
+from tenantdl.sched.batching.policies import policy as find_batching
 from tenantdl.sched.policies import DEFAULT, POLICIES, find_policy
 
 WORKLOAD_BYTES_MAX = 1024**2
@@ -115,10 +117,12 @@ class TenantSection(_Section, frozen=True):
     own `rate`. Lower `priority` goes first. `queue_max`: requests inside at once; `arenas`: of them
     under way at once; `timeout_ms`: after so long an unfinished request is refused (default: 10
     times its QoS, at least 1 s). `inputs`: an .npz for the load (default: seeded random).
-    `in_flight_max`: of its own requests, the client drops what is beyond.
-    `onnx`: what the bundle was compiled from, a file or a name of the zoo, for peers (default: the
-    bundle's name). `profile`: which published profile stands for the bundle in a simulation
-    (default: its own segments), with `profile_qos_ms` and `profile_share` for target and share."""
+    `in_flight_max`: of its own requests, the client drops what is beyond. `batching`: how requests
+    are batched where the bundle has plans for several at once: auto, off, or a policy such as
+    deferred, eager, timeout(2); `batch_max`: how many at most. `onnx`: what the bundle was compiled
+    from, a file or a name of the zoo, for peers (default: the bundle's name). `profile`: which
+    published profile stands for the bundle in a simulation (default: its own segments), with
+    `profile_qos_ms` and `profile_share` for target and share."""
 
     name: Name
     qos_ms: Positive
@@ -130,6 +134,8 @@ class TenantSection(_Section, frozen=True):
     priority: Annotated[int, Meta(ge=0, le=100)] = 1
     queue_max: Count = 64
     arenas: Annotated[int, Meta(ge=1, le=64)] = 4
+    batching: str = "auto"
+    batch_max: Annotated[int, Meta(ge=1, le=64)] = 16
     timeout_ms: Positive | None = None
     inputs: str | None = None
     in_flight_max: Count | None = None
@@ -266,19 +272,26 @@ def check_workload(workload: Workload, where: str = "workload") -> None:
             raise UserError(f"{key}.arenas: more than queue_max is no use", where=where)
         if (tenant.bundle is None) != bool(tenant.models):
             raise UserError(f"{key}: give bundle or models, one of them", where=where)
+        if tenant.batching != "off":
+            _named(find_batching, tenant.batching, f"{key}.batching", where)
         for index_of, name in enumerate(tenant.models):
             _known(f"{key}.models[{index_of}]", name, models, where)
     policy = workload.scheduler.policy
     _known("scheduler.policy", policy.partition("(")[0], sorted(POLICIES), where)
-    try:
-        find_policy(policy)
-    except UserError as error:
-        raise UserError(f"scheduler.policy: {error.what}", where=where) from error
+    _named(find_policy, policy, "scheduler.policy", where)
     _known("load.arrivals", workload.load.arrivals, sorted(ARRIVALS), where)
     if workload.load.pace and not any(workload.load.pace):
         raise UserError("load.pace: one of the rates at least must be above 0", where=where)
     if (workload.load.arrivals == "trace") != (workload.load.trace is not None):
         raise UserError('load.trace: a file, if and only if arrivals = "trace"', where=where)
+
+
+def _named(find: Callable[[str], object], name: str, key: str, where: str) -> None:
+    """Have `find` refuse a bad name, and say where it is."""
+    try:
+        find(name)
+    except UserError as error:
+        raise UserError(f"{key}: {error.what}", where=where) from error
 
 
 def _known(key: str, value: str, known: list[str], where: str) -> None:

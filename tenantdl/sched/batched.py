@@ -19,13 +19,12 @@ from heapq import heappop, heappush
 from tenantdl.errors import InvariantError
 from tenantdl.ids import ModelId, RequestId, TenantId
 from tenantdl.sched.batching import messages as batching
-from tenantdl.sched.batching.advice import Advisor
 from tenantdl.sched.batching.batcher import Batcher
 from tenantdl.sched.batching.config import BatchingConfig, Network, QueueSpec
 from tenantdl.sched.batching.order import ScoreOrder
 from tenantdl.sched.config import SchedulerConfig
 from tenantdl.sched.costs import UNDISTURBED
-from tenantdl.sched.family import Family, Member, Under, new_family
+from tenantdl.sched.family import Family, Member, Under, Works, new_family
 from tenantdl.sched.messages import (
     Cancelled,
     Command,
@@ -53,17 +52,18 @@ _SLOWDOWN_STEP = 0.05
 
 
 class BatchedScheduler:
-    """One machine's scheduler, with batching. `families`: what is batched, and how it went;
-    `advisor`: how many lanes more or fewer that load wants. Raises InvariantError for events that
-    cannot be."""
+    """One machine's scheduler, with batching. `families`: what is batched, and how it went. Raises
+    InvariantError for events that cannot be."""
 
     def __init__(self, config: SchedulerConfig) -> None:
         self._scheduler = Scheduler(config)
         self._config = config
         self.families: dict[tuple[TenantId, ModelId, int], Family | None] = {}
+        self._works: Works = {}
         self._of_queue: list[Family] = []
         # One more batch may be sent to a lane ahead of time, if that is how lanes are told.
-        network = Network(control=config.overheads.handover if config.ahead else Ns(0))
+        control = config.overheads.handover if config.ahead else Ns(0)
+        network = Network(control=control, jitter=config.batch_slack)
         self._batcher = Batcher(
             BatchingConfig((), len(config.lanes), network=network),
             lambda count: ScoreOrder(lambda number: self._of_queue[number].times),
@@ -72,7 +72,6 @@ class BatchedScheduler:
         self._members: dict[RequestId, Member] = {}
         self._under: dict[RequestId, Under] = {}
         self._expiry: list[tuple[int, RequestId]] = []
-        self.advisor = Advisor(len(config.lanes))
         self._batches = FIRST_BATCH
         self._now = Ns(0)
         self._out: list[Command] = []
@@ -105,7 +104,6 @@ class BatchedScheduler:
         while self._pending:
             for command in self._scheduler.handle(self._pending.popleft(), now):
                 self._pass(command)
-        self.advisor.sample(now, self._batcher.tally(), self._batcher.slots.idle)
         return self._out
 
     def next_wakeup(self) -> Ns | None:
@@ -146,7 +144,7 @@ class BatchedScheduler:
     def _family(self, event: RequestArrived) -> Family | None:
         key = event.tenant, event.model, event.plan
         if key not in self.families:
-            self.families[key] = new_family(self._scheduler.book, event)
+            self.families[key] = new_family(self._scheduler.book, event, self._works)
         return self.families[key]
 
     def _arrive(self, event: RequestArrived, family: Family) -> None:

@@ -86,7 +86,8 @@ class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `refuse_infeasible`: refuse at arrival what cannot be in time (`admission`).
     `attempts_max`: how often a request may be started before a lost lane means refusal.
     `domains`: cores that share a last-level cache. `ahead`: tell lanes what comes next while they
-    still run; worth it where waking an idle lane is dear."""
+    still run; worth it where waking an idle lane is dear. `batch_slack`: batches that wait for more
+    requests start so much before they have to."""
 
     policy: str
     lanes: tuple[LaneSpec, ...]
@@ -99,6 +100,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     domains: tuple[tuple[CoreId, ...], ...] = ()
     overheads: Overheads = Overheads()
     ahead: bool = True
+    batch_slack: Ns = Ns(0)
 
 
 def one_core_plan(costs: tuple[int, ...]) -> PlanSpec:

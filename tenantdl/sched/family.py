@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tenantdl.ids import ModelId, RequestId, TenantId
+from tenantdl.sched.batching.distribution import from_samples
 from tenantdl.sched.batching.latency import padded
+from tenantdl.sched.batching.learn import Window
 from tenantdl.sched.batching.messages import Batch, Request
-from tenantdl.sched.batching.times import Times
+from tenantdl.sched.batching.times import POINTS, PointTimes, Times
 from tenantdl.sched.book import Book
 from tenantdl.sched.costs import PlanCosts
 from tenantdl.sched.messages import Reason, RequestArrived
@@ -70,8 +72,12 @@ class Under:
     slowdown: float
 
 
-def new_family(book: Book, event: RequestArrived) -> Family | None:
-    """What requests like `event` may be batched with; None: nothing."""
+Works = dict[tuple[TenantId, ModelId], Window]
+
+
+def new_family(book: Book, event: RequestArrived, works: Works) -> Family | None:
+    """What requests like `event` may be batched with; None: nothing. `works`: what is known of
+    models in all, for policies that know no more."""
     tenant, model = book.tenants[event.tenant].spec, book.models[event.model].spec
     found = next((b for b in model.batches if b.plans[0] == event.plan), None)
     if found is None or not tenant.batching:
@@ -79,7 +85,12 @@ def new_family(book: Book, event: RequestArrived) -> Family | None:
     sizes = tuple(size for size in found.sizes if size <= tenant.batch_max)
     plans = found.plans[: len(sizes)]
     costs = tuple(book.served.plan_costs(event.model, plan) for plan in plans)
-    times = Times(_expected(sizes, costs))
+    expected = _expected(sizes, costs)
+    times = Times(expected)
+    if tenant.batching in POINTS:
+        guess = Window(from_samples([expected[0]]))
+        known = works.setdefault((event.tenant, event.model), guess)
+        times = PointTimes(expected, known, POINTS[tenant.batching])
     slo, policy = tenant.qos, tenant.batching
     return Family(event.tenant, event.model, sizes, plans, slo, policy, costs, times)
 

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tenantdl.bundle.manifest import Plan
-from tenantdl.sched.config import PlanSpec, VariantSpec, one_core_plan
+from tenantdl.sched.config import Batches, PlanSpec, VariantSpec, one_core_plan
 
 _UNDISTURBED = 1000
+
+
+def compiled_batches(plans: Sequence[Plan]) -> tuple[Batches, ...]:
+    """Which of a bundle's plans run requests of the same shapes together."""
+    alike: dict[tuple[object, ...], dict[int, int]] = {}
+    for number, plan in enumerate(plans):
+        tensors = (*plan.inputs, *plan.outputs)
+        if any(tensor.shape[:1] != (plan.batch,) for tensor in tensors):
+            continue  # not a request in each place of the first axis
+        shapes = tuple((tensor.name, tensor.shape[1:]) for tensor in plan.inputs)
+        alike.setdefault(shapes, {}).setdefault(plan.batch, number)
+    return tuple(
+        Batches(tuple(sorted(sizes)), tuple(sizes[size] for size in sorted(sizes)))
+        for sizes in alike.values()
+        if len(sizes) > 1 and min(sizes) == 1
+    )
 
 
 def compiled_plan(plan: Plan) -> PlanSpec:

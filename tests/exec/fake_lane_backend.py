@@ -1,6 +1,7 @@
 """A backend for lanes without kernels: each segment sleeps and adds one to what is in the arena.
 
-The bundle's path says how: "fake:SEGMENTS:MICROSECONDS". Inputs below zero make mischief in the
+The bundle's path says how: "fake:SEGMENTS:MICROSECONDS", and for how many requests together each
+of its plans is, ":1,2,4". Inputs below zero make mischief in the
 middle segment: -1 kills the process, -2 raises, -3 hangs, -4 kills it only if the file in
 FAKE_ONCE is still there (and removes it). 77 becomes the number of cores that a block runs on."""
 
@@ -21,17 +22,26 @@ from tenantdl.bundle.manifest import FORMAT, MANIFEST, Manifest, Plan, Segment, 
 Array = np.ndarray[Any, Any]
 
 
-def fake_plan(segments: int, cost_ns: int) -> Plan:
-    """A plan with x float32[1, 2] -> y float32[1, 2]."""
-    x = Tensor("x", "float32", (1, 2), 0)
-    y = Tensor("y", "float32", (1, 2), 0)
+def fake_plan(segments: int, cost_ns: int, batch: int = 1) -> Plan:
+    """A plan with x float32[batch, 2] -> y float32[batch, 2]."""
+    x = Tensor("x", "float32", (batch, 2), 0)
+    y = Tensor("y", "float32", (batch, 2), 0)
     parts = tuple(Segment(i, i + 1, cost_ns) for i in range(segments))
-    return Plan(1, 64, (x,), (y,), (), parts, "estimated")
+    return Plan(batch, 64, (x,), (y,), (), parts, "estimated")
 
 
-def fake_bundle(folder: Path, name: str, segments: int, micros: int, plans: int = 1) -> Path:
-    """A bundle without kernels in `folder`; its manifest believes what its segments cost."""
-    bundle = folder / f"fake:{segments}:{micros}"
+def fake_bundle(
+    folder: Path,
+    name: str,
+    segments: int,
+    micros: int,
+    plans: int = 1,
+    batches: Sequence[int] = (),
+) -> Path:
+    """A bundle without kernels in `folder`; its manifest believes what its segments cost. In place
+    of equal `plans`, `batches` has one for so many requests each, which all take as long."""
+    together = ":" + ",".join(map(str, batches)) if batches else ""
+    bundle = folder / f"fake:{segments}:{micros}{together}"
     bundle.mkdir(parents=True)
     manifest = Manifest(
         format=FORMAT,
@@ -42,7 +52,9 @@ def fake_bundle(folder: Path, name: str, segments: int, micros: int, plans: int 
         machine={},
         cores=(1,),
         digests={},
-        plans=(fake_plan(segments, max(1, micros) * 1000),) * plans,
+        plans=tuple(
+            fake_plan(segments, max(1, micros) * 1000, batch) for batch in batches or (1,) * plans
+        ),
         summary={},
     )
     (bundle / MANIFEST).write_bytes(msgspec.json.encode(manifest))
@@ -69,10 +81,10 @@ def rest() -> None:
 
 
 class FakeProgram:
-    def __init__(self, segments: int, micros: int, arena: memoryview) -> None:
+    def __init__(self, segments: int, micros: int, arena: memoryview, batch: int = 1) -> None:
         self.segment_count = segments
         self._seconds = micros / 1e6
-        self._values = np.frombuffer(arena[:8], np.float32).reshape(1, 2)
+        self._values = np.frombuffer(arena[: 8 * batch], np.float32).reshape(batch, 2)
 
     def set_inputs(self, inputs: Mapping[str, Array]) -> None:
         self._values[...] = inputs["x"]
@@ -80,14 +92,21 @@ class FakeProgram:
     def run_block(self, begin: int, end: int, variant: int = 0) -> None:
         if self._seconds:
             time.sleep(self._seconds * (end - begin))
-        if self._values[0, 1] < 0 and begin <= self.segment_count // 2 < end:
-            self._mischief(int(self._values[0, 1]))
+        worst = self._values[:, 1].min()
+        if worst < 0 and begin <= self.segment_count // 2 < end:
+            self._mischief(int(worst))
         if self._values[0, 1] == 77:
             self._values[0, 1] = len(chosen[0])
-        self._values[0, 0] += end - begin
+        self._values[:, 0] += end - begin
 
     def outputs(self) -> dict[str, Array]:
         return {"y": self._values.copy()}
+
+    def gather(self, row: int, inputs: Mapping[str, Array]) -> None:
+        self._values[row] = inputs["x"][0]
+
+    def scatter(self, row: int) -> dict[str, Array]:
+        return {"y": self._values[row : row + 1].copy()}
 
     def _mischief(self, kind: int) -> None:
         if kind == -1:
@@ -104,7 +123,11 @@ class FakeProgram:
 def open_programs(
     bundle: str, plans: Sequence[tuple[int, Sequence[memoryview]]]
 ) -> list[list[FakeProgram]]:
-    _, segments, micros = Path(bundle).name.split(":")
+    _, segments, micros, *together = Path(bundle).name.split(":")
     if micros == "666":
         raise RuntimeError("this one never loads")
-    return [[FakeProgram(int(segments), int(micros), a) for a in arenas] for _, arenas in plans]
+    batches = [int(batch) for batch in together[0].split(",")] if together else [1] * len(plans)
+    return [
+        [FakeProgram(int(segments), int(micros), a, batches[number]) for a in arenas]
+        for number, arenas in plans
+    ]

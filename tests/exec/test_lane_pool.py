@@ -86,7 +86,7 @@ class Owner:
             variant=0,
             wanted=1,
         )
-        self.pool.launch(command, Address(self.programs.base, slot=request))
+        self.pool.launch(command, Address(self.programs.base, (request,), 0))
 
     def write(self, slot: int, first: float, second: float) -> None:
         self.programs.slots.write(slot, 0, {"x": np.array([[first, second]], np.float32)})

@@ -20,7 +20,7 @@ def sides() -> tuple[Channel, Channel]:
 
 
 def order(number: int, preempt: bool = True, ends: tuple[int, ...] = (3, 7)) -> Order:
-    return Order(number, 100 + number, 1, 2, 3, 0, ends, preempt, 1 << 255 | number, 3)
+    return Order(number, 100 + number, 1, 2, (3, 9), 5, 0, ends, preempt, 1 << 255 | number, 3)
 
 
 def test_an_order_is_taken_once(sides: tuple[Channel, Channel]) -> None:
@@ -83,7 +83,7 @@ def test_orders_are_never_torn(sides: tuple[Channel, Channel]) -> None:
 
     def write() -> None:
         for n in range(1, count + 1):
-            owner.post(Order(n, n, n, n, n, n, (n, n + 1), True, n, n))
+            owner.post(Order(n, n, n, n, (n,), n, n, (n, n + 1), True, n, n))
 
     writer = threading.Thread(target=write)
     writer.start()
@@ -91,7 +91,7 @@ def test_orders_are_never_torn(sides: tuple[Channel, Channel]) -> None:
     while seen < count:
         if got := lane.take(between=True):
             n = got.launch
-            assert got == Order(n, n, n, n, n, n, (n, n + 1), True, n, n)
+            assert got == Order(n, n, n, n, (n,), n, n, (n, n + 1), True, n, n)
             assert n > seen
             seen = n
     writer.join()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tenantdl.bundle.manifest import Plan, Segment, Variant
-from tenantdl.sched.config import one_core_plan
-from tenantdl.sched.plans import compiled_plan
+from tenantdl.bundle.manifest import Plan, Segment, Tensor, Variant
+from tenantdl.sched.config import Batches, one_core_plan
+from tenantdl.sched.plans import compiled_batches, compiled_plan
 
 
 def _plan(*variants: Variant) -> Plan:
@@ -30,3 +30,16 @@ def test_variants_bring_costs_by_cores_that_all_have() -> None:
 def test_a_pressed_variant_is_slowed_down_and_never_sped_up() -> None:
     spec = compiled_plan(_plan(_variant((1,), (40, 60)), _variant((1,), (20, 20))))
     assert [v.slowdowns for v in spec.variants] == [(1000, 1250), (1000, 1000)]
+
+
+def test_plans_of_equal_shapes_run_requests_together() -> None:
+    def plan(batch: int, width: int) -> Plan:
+        x = Tensor("x", "float32", (batch, width), 0)
+        return Plan(batch, 64, (x,), (x,), (), (Segment(0, 1, 1),), "estimated")
+
+    plans = [plan(1, 8), plan(4, 8), plan(1, 16), plan(2, 8), plan(1, 4), plan(2, 4)]
+    found = compiled_batches(plans)
+    assert found == (Batches((1, 2, 4), (0, 3, 1)), Batches((1, 2), (4, 5)))
+    shared = Tensor("k", "int64", (1,), 0)
+    odd = [Plan(b, 64, (shared,), (shared,), (), (Segment(0, 1, 1),), "estimated") for b in (1, 2)]
+    assert compiled_batches(odd) == ()

@@ -14,6 +14,7 @@ from tenantdl.errors import InvariantError
 from tenantdl.units import SECOND, Ns
 
 SIZE_MAX = 1024
+_NEARLY = 0.97
 
 
 class Latency:
@@ -56,6 +57,13 @@ def target_batch(latency: Latency, rate: float, budget: int, data: int) -> int:
         if wait <= left:
             best = size
     return best
+
+
+def useful_size(latency: Latency) -> int:
+    """The smallest size that serves nearly as many requests a second as any."""
+    rates = [size / max(1, latency.times[size]) for size in range(1, latency.size_max + 1)]
+    enough = _NEARLY * max(rates)
+    return 1 + next(place for place, rate in enumerate(rates) if rate >= enough)
 
 
 def busy_slots(latency: Latency, rate: float, size: int) -> float:

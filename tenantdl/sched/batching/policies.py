@@ -7,7 +7,9 @@ eager-window      start at once, drop for the window
 target-batch      start when the target size is there, at frontrun at the latest
 timeout(MS)       start when the oldest request has waited so long, or the batch cannot grow
 fcfs              start at once, drop nothing
-auto              deferred where the queue keeps several slots busy, else eager-window
+edf-mean, edf-p99 eager, where one number stands for the run time of all of a model's requests
+auto              deferred where the queue keeps several slots busy, else eager-window; batches are
+                  as large as serves most requests a second, no larger
 """
 
 from __future__ import annotations
@@ -72,20 +74,31 @@ def timeout(delay: Ns) -> Start:
 
 
 def adaptive(queue: Queue, size: int, now: int) -> int:
-    """Frontrun for queues that keep several slots busy, at once for others."""
+    """Frontrun for queues that are known to keep several slots busy, at once for others, and for
+    batches that gain nothing by more requests."""
     bound = EAGER_BELOW if queue.defers else DEFER_ABOVE
-    queue.defers = not queue.meter.known or queue.slots > bound
-    return frontrun(queue, size, now) if queue.defers else now
+    queue.defers = queue.meter.known and queue.slots > bound
+    return frontrun(queue, size, now) if queue.defers and size < queue.useful else now
 
 
 def window_drop(number: int, queue: Queue, now: int, free: int, drops: list[Drop]) -> int:
-    """Drop heads that would keep those behind them from a batch of the target size.
+    """Drop heads that would keep those behind them from a batch of the target size."""
+    return _window(number, queue, now, free, drops, queue.latency.size_max)
 
-    The longest tail that is in time as one batch says how large a batch can be; heads that cannot
-    finish in a batch of min(target, tail) go. Then the batch grows as far as its deadline allows.
-    """
+
+def useful_window(number: int, queue: Queue, now: int, free: int, drops: list[Drop]) -> int:
+    """As `window_drop`, but no larger than pays: who joins a larger batch waits for all of it."""
+    return _window(number, queue, now, free, drops, queue.useful)
+
+
+def _window(
+    number: int, queue: Queue, now: int, free: int, drops: list[Drop], size_max: int
+) -> int:
+    """The longest tail that is in time as one batch says how large a batch can be; heads that
+    cannot finish in a batch of min(target, tail) go. Then the batch grows as far as its deadline
+    allows."""
     waiting = len(queue)
-    most = min(waiting, queue.latency.size_max)
+    most = min(waiting, size_max)
     if waiting == 0 or queue.holds(queue.deadlines[queue.head], most, now, free):
         return most
     end = len(queue.deadlines)
@@ -98,7 +111,7 @@ def window_drop(number: int, queue: Queue, now: int, free: int, drops: list[Drop
             low = size
         else:
             high = size - 1
-    return _drop_heads(number, queue, max(low, 1), now, free, drops)
+    return min(_drop_heads(number, queue, max(low, 1), now, free, drops), size_max)
 
 
 def timeout_drop(number: int, queue: Queue, now: int, free: int, drops: list[Drop]) -> int:
@@ -143,7 +156,9 @@ POLICIES: dict[str, Policy] = {
     "eager-window": Policy(immediate, window_drop),
     "target-batch": Policy(target, window_drop),
     "fcfs": Policy(immediate, no_drop),
-    "auto": Policy(adaptive, window_drop),
+    "edf-mean": Policy(immediate, timeout_drop),
+    "edf-p99": Policy(immediate, timeout_drop),
+    "auto": Policy(adaptive, useful_window),
 }
 
 

@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from typing import Final
 
 from tenantdl.sched.batching.config import Network, QueueSpec
-from tenantdl.sched.batching.latency import Latency, busy_slots, target_batch
+from tenantdl.sched.batching.latency import Latency, busy_slots, target_batch, useful_size
 from tenantdl.sched.batching.messages import Request
 from tenantdl.sched.batching.rate import RateMeter
 
@@ -24,7 +24,8 @@ _SPENT_MAX: Final = 512
 
 class Queue:
     """`size`, `start`, `deadline`: the candidate, see `Batcher`. `target`: the size aimed for;
-    `slots`: how many slots the queue keeps busy in batches of it."""
+    `slots`: how many slots the queue keeps busy in batches of it; `useful`: the size beyond which
+    batches serve hardly more requests a second."""
 
     def __init__(self, spec: QueueSpec, network: Network) -> None:
         self.priority: int = spec.priority
@@ -41,8 +42,9 @@ class Queue:
         self.head: int = 0
         self.meter = RateMeter()
         self.target: int = self.latency.size_max
+        self.useful: int = 1
         self.slots: float = 0.0
-        self.defers: bool = True
+        self.defers: bool = False
         self.state: int = IDLE
         self.size: int = 0
         self.start: int = 0
@@ -67,6 +69,7 @@ class Queue:
         self.latency = Latency(times)
         self._with_data = Latency([t + self.data * b for b, t in enumerate(times, 1)])
         self.target = min(self.target, self.latency.size_max)
+        self.useful = useful_size(self.latency)
         if self.meter.known:
             self._aim()
 

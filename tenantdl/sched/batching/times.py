@@ -83,3 +83,29 @@ class Times:
         if not self._of_members or size == 1:
             return self._window.now
         return product([([(1.0, self._window.now)], size)])
+
+
+class PointTimes(Times):
+    """For batchers that do not know that run times vary: one number, learned from all of a model's
+    requests alone, stands for each of them. Larger batches take as many times as long as in `base`.
+    """
+
+    def __init__(self, base: Sequence[Ns], works: Window, quantile: float | None) -> None:
+        """`works`: shared by all that is known of the model; `quantile`: of them, else the mean."""
+        super().__init__(base)
+        self._works = works
+        self._of_works = quantile
+
+    def observe(self, size: int, elapsed: Ns, slowdown: float, works: Sequence[Ns] = ()) -> bool:
+        """A batch took `elapsed`."""
+        return self._works.observe(elapsed * self.base[0] // max(1, self.base[size - 1]))
+
+    def times(self) -> tuple[Ns, ...]:
+        """l(1), l(2), …"""
+        works = self._works.now
+        one = works.mean if self._of_works is None else works.quantile(self._of_works)
+        return tuple(Ns(round(base * one / max(1, self.base[0]))) for base in self.base)
+
+
+# Of the policies in `policies`, those that are told so: the quantile, or the mean.
+POINTS: dict[str, float | None] = {"edf-mean": None, "edf-p99": 0.99}

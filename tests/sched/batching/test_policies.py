@@ -9,7 +9,7 @@ from tenantdl.ids import RequestId
 from tenantdl.sched.batching.config import Network, QueueSpec
 from tenantdl.sched.batching.latency import linear
 from tenantdl.sched.batching.messages import Request
-from tenantdl.sched.batching.policies import adaptive, policy
+from tenantdl.sched.batching.policies import POLICIES, adaptive, policy
 from tenantdl.sched.batching.queue import Queue
 from tenantdl.units import MS, SECOND, Ns
 
@@ -26,9 +26,19 @@ def test_a_queue_defers_while_it_keeps_several_slots_busy() -> None:
     queue = Queue(QueueSpec("q", linear(Ns(MS), Ns(4 * MS), 16), Ns(20 * MS)), Network())
     queue.push((Request(RequestId(0), Ns(0), Ns(SECOND)),), 0)
     queue.deadline = SECOND
-    assert adaptive(queue, 1, 0) > 0  # nothing known yet
+    assert adaptive(queue, 1, 0) == 0  # nothing known yet
     defers = []
     for slots in (1.4, 1.2, 1.4, 1.6, 1.4):
         queue.meter.known, queue.slots = True, slots
         defers.append(adaptive(queue, 1, 0) > 0)
-    assert defers == [True, False, False, True, True]
+    assert defers == [False, False, False, True, True]
+
+
+def test_auto_makes_batches_no_larger_than_pays() -> None:
+    flat = Queue(QueueSpec("q", linear(Ns(10 * MS), Ns(0), 16), Ns(SECOND)), Network())
+    steep = Queue(QueueSpec("q", linear(Ns(MS), Ns(20 * MS), 16), Ns(SECOND)), Network())
+    assert (flat.useful, steep.useful) == (1, 16)
+    requests = tuple(Request(RequestId(i), Ns(0), Ns(SECOND)) for i in range(8))
+    for queue, size in ((flat, 1), (steep, 8)):
+        queue.push(requests, 0)
+        assert POLICIES["auto"].form(0, queue, 0, 0, []) == size
