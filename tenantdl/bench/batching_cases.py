@@ -6,7 +6,7 @@ Goodput is the highest rate at which at most 1 % of the requests are bad, late o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,7 @@ def static_rows(case: str, policies: Sequence[str], seed: int) -> list[Row]:
     given = STATIC[case]
     rows = []
     for policy in policies:
-        rate = _goodput(lambda rate, p=policy: _static(given, p, rate, seed).bad_share, given)
+        rate = _goodput(given, policy, seed)
         half = _static(given, policy, rate / 2, seed)
         whole = _static(given, policy, rate, seed)
         rows.append(
@@ -139,14 +139,17 @@ def _static(given: Static, policy: str, rate: float, seed: int) -> Outcome:
     return simulate(batcher, streams, given.slots, duration_s=given.seconds, warm_up_s=warm_up)
 
 
-def _goodput(bad: Callable[[float], float], given: Static) -> float:
+def _goodput(given: Static, policy: str, seed: int) -> float:
     """The highest rate with few bad requests, to 1 %."""
     times = Latency(linear(from_ms(given.alpha), from_ms(given.beta), _SIZE_MAX))
     high = staggered_bound(times, given.slots, from_ms(given.slo))[1] * 1.1
     low = high / 8
     while high / low > _PRECISION:
         middle = (low * high) ** 0.5
-        low, high = (middle, high) if bad(middle) <= BAD_MAX else (low, middle)
+        if _static(given, policy, middle, seed).bad_share <= BAD_MAX:
+            low = middle
+        else:
+            high = middle
     return low
 
 

@@ -1,4 +1,4 @@
-"""`tenantdl bench scheduler`: the batching scheduler alone."""
+"""`tenantdl bench scheduler`, `bench batching`: the batching scheduler alone, and what it gains."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tenantdl.units import from_ms
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to `app`."""
     app.command(name="scheduler")(scheduler_command)
+    app.command(name="batching")(batching_command)
 
 
 def scheduler_command(
@@ -62,3 +63,74 @@ def scheduler_command(
     render.table("", columns, [[row[key] for key in keys] for row in rows])
     if not rows[0]["compiled"]:
         render.line("Plain Python: scripts/compile_batching.py makes it several times as fast.")
+
+
+def batching_command(
+    bundles: Annotated[
+        list[Path] | None, typer.Argument(metavar="[BUNDLE]...", help="Served and driven.")
+    ] = None,
+    case: Annotated[
+        str | None, typer.Option(metavar="NAME,…", help="Simulated cases; all without BUNDLEs.")
+    ] = None,
+    policy: Annotated[
+        str, typer.Option(metavar="NAME,…", help="Batching policies on the daemon.")
+    ] = "eager,edf-mean,edf-p99,deferred,auto",
+    slo_multiple: Annotated[
+        str, typer.Option(metavar="X,…", help="SLOs, of the 99th percentile alone.")
+    ] = "1.5,3,5",
+    load: Annotated[
+        str, typer.Option(metavar="X,…", help="Loads, of what the cores can do one by one.")
+    ] = "0.6,0.9,1.2",
+    seconds: Annotated[float, typer.Option(min=0.5, max=3600, help="Of each load.")] = 8.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of arrivals and lengths.")] = 1,
+    scheduler: Annotated[str, typer.Option(help="Scheduling policy below batching.")] = "edf",
+    cores: Annotated[
+        str | None, typer.Option(metavar="ID,…", help="Cores to serve on (default: all).")
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the results.")
+    ] = None,
+    plots: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Draw finish rates and goodput.")
+    ] = None,
+) -> None:
+    """Finish rate and goodput of batching policies, on a daemon or in virtual time."""
+    from tenantdl.bench import batching
+    from tenantdl.bench.batching_cases import CASES
+    from tenantdl.cli import render
+    from tenantdl.cli.bench import command_line
+
+    simulated = case.split(",") if case else () if bundles else CASES
+    settings = batching.Settings(
+        tuple(policy.split(",")),
+        parse.factors(slo_multiple, "--slo-multiple"),
+        parse.factors(load, "--load"),
+        seconds,
+        seed,
+        scheduler,
+        parse.numbers(cores, "--cores") if cores else (),
+    )
+    with render.progress("bench batching") as progress:
+        rows = batching.measure(
+            bundles or (),
+            simulated,
+            settings,
+            json=json,
+            plots=plots,
+            command=command_line(),
+            progress=progress,
+        )
+    columns = ["Case", "", "Policy", ">SLO", ">requests/s", ">finish rate", ">goodput/s"]
+    table = [
+        (
+            row["case"],
+            row["label"],
+            row["policy"],
+            f"{row['slo_multiple']:.2f}",
+            f"{row['rate']:.1f}",
+            f"{row['finish_rate']:.3f}",
+            f"{row['goodput']:.1f}",
+        )
+        for row in rows
+    ]
+    render.table("", columns, table)
