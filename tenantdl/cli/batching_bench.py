@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -120,6 +121,12 @@ def batching_command(
             command=command_line(),
             progress=progress,
         )
+    _show(rows)
+
+
+def _show(rows: Sequence[dict[str, Any]]) -> None:
+    from tenantdl.cli import render
+
     columns = ["Case", "", "Policy", ">SLO", ">requests/s", ">finish rate", ">goodput/s"]
     table = [
         (

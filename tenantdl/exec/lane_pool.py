@@ -108,10 +108,7 @@ class LanePool:
         order = Order(
             command.launch,
             command.request,
-            address.program,
-            command.arena,
-            address.slots,
-            address.member,
+            *(address.program, command.arena, address.slots, address.member),
             command.begin,
             command.ends,
             command.preempt,
