@@ -21,7 +21,7 @@ from tenantdl.bundle.manifest import (
     Target,
     Tensor,
 )
-from tenantdl.compile.graph import Graph
+from tenantdl.compile.graph import Graph, TensorType
 from tenantdl.compile.memory import MemoryPlan, Weights
 from tenantdl.compile.operator import Operator, Program
 from tenantdl.compile.segment import cut, estimate_ns
@@ -49,7 +49,11 @@ def static_plan(
         shape = kind.shape if together == 1 else (together, *kind.shape[1:])
         return Tensor(value, kind.dtype, shape, memory.arena[buffer])
 
-    calls = tuple(_call(operator, memory) for operator in program.operators)
+    kernels = {operator.kernel.key: operator.kernel for operator in program.operators}
+    parameters = {key: kernel.parameters() for key, kernel in kernels.items()}
+    calls = tuple(
+        _call(operator, parameters[operator.kernel.key], memory) for operator in program.operators
+    )
     pairs = zip(graph.outputs, program.outputs, strict=True)
     sources = zip(graph.inputs, program.inputs, strict=True)
     return Plan(
@@ -63,9 +67,9 @@ def static_plan(
     )
 
 
-def _call(operator: Operator, memory: MemoryPlan) -> Call:
+def _call(operator: Operator, parameters: Sequence[TensorType], memory: MemoryPlan) -> Call:
     arguments = []
-    for name, parameter in zip(operator.args, operator.kernel.parameters(), strict=True):
+    for name, parameter in zip(operator.args, parameters, strict=True):
         in_weights = name in memory.constants
         arguments.append(
             Argument(

@@ -139,28 +139,38 @@ def _overlaps(taken: list[tuple[int, int]], span: tuple[int, int]) -> bool:
 
 def _place(slots: list[_Slot]) -> int:
     """Assign offsets; exclusive slots live for ever. Returns the arena's size."""
-    placed: list[_Slot] = []
+    placed: list[tuple[int, int, _Slot]] = []
     total = 0
     for slot in slots:
-        rivals = sorted(
-            (
-                other
-                for other in placed
-                if slot.exclusive
-                or other.exclusive
-                or any(_overlaps(other.spans, span) for span in slot.spans)
-            ),
-            key=lambda other: other.offset,
-        )
+        first, last = _life(slot)
+        rivals = [
+            other
+            for begin, end, other in placed
+            if begin <= last and first <= end and _meet(slot, other)
+        ]
+        rivals.sort(key=lambda other: other.offset)
         offset = 0
         for other in rivals:
             if offset + slot.nbytes <= other.offset:
                 break
             offset = max(offset, _align(other.offset + other.nbytes))
         slot.offset = offset
-        placed.append(slot)
+        placed.append((first, last, slot))
         total = max(total, offset + slot.nbytes)
     return _align(total)
+
+
+def _life(slot: _Slot) -> tuple[int, int]:
+    if slot.exclusive:
+        return -1, 1 << 62
+    return min(first for first, _ in slot.spans), max(last for _, last in slot.spans)
+
+
+def _meet(slot: _Slot, other: _Slot) -> bool:
+    """Whether two slots whose lives overlap are ever both in use."""
+    if slot.exclusive or other.exclusive or len(slot.spans) == len(other.spans) == 1:
+        return True
+    return any(_overlaps(other.spans, span) for span in slot.spans)
 
 
 def _nbytes(buffer: Buffer) -> int:

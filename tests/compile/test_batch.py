@@ -10,10 +10,11 @@ from nets import Net
 from onnx import TensorProto, helper, numpy_helper
 
 import tenantdl
-from tenantdl.bundle.load import read_manifest
+from tenantdl.bundle.load import load_bundle, read_manifest
 from tenantdl.bundle.manifest import LIBRARY, WEIGHTS
 from tenantdl.compile.batch import sizes
 from tenantdl.errors import UserError
+from tenantdl.exec.runner import Runner
 
 SIZES = (1, 2, 3, 8)
 
@@ -133,3 +134,18 @@ def test_bad_sizes_and_dimensions(tmp_path: Path) -> None:
     net.output(net.op("Relu", net.input(3, 4)))
     with pytest.raises(UserError, match="cannot be batched"):
         tenantdl.compile(net.model(), tmp_path / "c", batch=(1, 2))
+
+
+def test_rows_of_a_batch_are_gathered_and_scattered(tmp_path: Path) -> None:
+    net = convolutions()
+    tenantdl.compile(net.model(), tmp_path / "b", batch=(1, 4))
+    bundle = load_bundle(tmp_path / "b")
+    one, four = (Runner(bundle, plan) for plan in bundle.manifest.plans)
+    rng = np.random.default_rng(3)
+    requests = [{"x0": rng.standard_normal((1, 3, 14, 14), dtype=np.float32)} for _ in range(3)]
+    for row, inputs in enumerate(requests):  # the fourth place stays empty
+        four.gather(row, inputs)
+    four.run_block(0, four.segment_count)
+    for row, inputs in enumerate(requests):
+        for name, expected in one.run(inputs).items():
+            np.testing.assert_allclose(four.scatter(row)[name], expected, rtol=1e-5, atol=1e-6)
