@@ -1,14 +1,14 @@
 """Batching on a daemon with compiled models: finish rate and goodput against load and SLO.
 
-Every bundle is served to one tenant, alone. Where a bundle has several lengths, requests have
-log-uniform ones, as texts and lines of print have: short ones are frequent, long ones do the work.
-The SLO is a multiple of the 99th percentile of latencies alone. Policies are driven in turns.
+Every bundle is served to one tenant, alone or beside the others. Where a bundle has several lengths,
+requests have log-uniform ones, as texts and lines of print have: short ones are frequent, long ones
+do the work. The SLO is a multiple of the 99th percentile of latencies alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,7 +27,6 @@ from tenantdl.load.inputs import random_inputs
 from tenantdl.load.issuer import Sample, Stream
 from tenantdl.load.protocol import encode_request
 from tenantdl.load.workload import (
-    LoadSection,
     MachineSection,
     SchedulerSection,
     TenantSection,
@@ -50,7 +49,8 @@ _TIMEOUT_S = 30.0
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`multiples`: SLOs, of the 99th percentile alone; `loads`: of what the lanes can do one by
-    one; each is driven for `seconds`. `policy`: the scheduler's below."""
+    one; each is driven for `seconds`. `policy`: the scheduler's below batching. `together`: all
+    bundles at once."""
 
     policies: tuple[str, ...] = POLICIES
     multiples: tuple[float, ...] = (1.5, 3.0, 5.0)
@@ -59,6 +59,7 @@ class Settings:
     seed: int = 1
     policy: str = "edf"
     cores: tuple[int, ...] = ()
+    together: bool = False
 
 
 def measure(
@@ -85,10 +86,11 @@ def measure(
             rows += cases.mode_rows(
                 case, cases.MODE_POLICIES, settings.multiples, settings.loads, settings.seed
             )
-    for number, bundle in enumerate(bundles, len(simulated)):
+    groups = [list(bundles)] if settings.together else [[bundle] for bundle in bundles]
+    for number, group in enumerate(groups if bundles else (), len(simulated)):
         if progress:
-            progress(str(bundle), number / total)
-        rows += _bundle(bundle, settings)
+            progress(" ".join(map(str, group)), number / total)
+        rows += _group(group, settings)
     if json is not None:
         write_results(json, rows, command=command, seed=settings.seed)
     if plots is not None:
@@ -130,27 +132,34 @@ def _of_length(plans: Sequence[Plan], manifest: Manifest, size: int) -> tuple[Te
     return tuple(cut)
 
 
-def _bundle(bundle: Path, settings: Settings) -> list[Row]:
-    manifest = read_manifest(bundle)
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """A bundle on the daemon. `alone_ms`: latencies of its requests one by one."""
+
+    bundle: Path
+    manifest: Manifest
+    streams: list[Stream]
+    alone_ms: np.ndarray[Any, np.dtype[np.float64]]
+
+    @property
+    def p99_ms(self) -> float:
+        return float(np.percentile(self.alone_ms, 99))
+
+
+def _group(bundles: Sequence[Path], settings: Settings) -> list[Row]:
+    """Rows of bundles that are served together, each with an equal part of the load; and of all."""
     cores = settings.cores or tuple(usable_cores())
     with TemporaryDirectory(prefix="tenantdl-batching-") as folder:
-        requests = request_plans(manifest, settings.seed)
-        streams = [
-            _stream(manifest.name, tensors, Path(folder, f"{i}.body"), settings.seed + i)
-            for i, tensors in enumerate(requests)
-        ]
-        alone = _alone(bundle, manifest, streams, settings, cores)
-        p99, capacity = float(np.percentile(alone, 99)), len(cores) * 1000 / float(alone.mean())
+        served = [_alone(bundle, settings, cores, Path(folder)) for bundle in bundles]
         rows = []
         for multiple in settings.multiples:
             for policy in settings.policies:
-                served = _workload(bundle, settings, cores, policy, multiple * p99)
-                with running_daemon(served) as daemon:
+                workload = _workload(served, settings, cores, policy, multiple)
+                with running_daemon(workload) as daemon:
                     for load in settings.loads:
-                        samples = _drive(daemon.url, streams, load * capacity, settings)
-                        row = _row(manifest.name, policy, samples, multiple * p99, settings)
-                        about = {"slo_multiple": multiple, "load": load, "rate": load * capacity}
-                        rows.append(row | about | {"p99_alone_ms": p99})
+                        about = {"policy": policy, "slo_multiple": multiple, "load": load}
+                        found = _drive(daemon.url, served, load * len(cores), multiple, settings)
+                        rows += [row | about for row in found]
     return rows
 
 
@@ -161,78 +170,99 @@ def _stream(model: str, tensors: Sequence[Tensor], file: Path, seed: int) -> Str
 
 
 def _workload(
-    bundle: Path, settings: Settings, cores: Sequence[int], batching: str, qos_ms: float
+    served: Sequence[_Served],
+    settings: Settings,
+    cores: Sequence[int],
+    batching: str,
+    multiple: float,
 ) -> Workload:
-    tenant = TenantSection(
-        name="tenant",
-        qos_ms=qos_ms,
-        bundle=str(bundle.resolve()),
-        queue_max=1024,
-        timeout_ms=1000 * _TIMEOUT_S,
-        batching=batching,
+    tenants = tuple(
+        TenantSection(
+            name=one.manifest.name,
+            qos_ms=multiple * one.p99_ms,
+            bundle=str(one.bundle.resolve()),
+            queue_max=1024,
+            timeout_ms=1000 * _TIMEOUT_S,
+            batching=batching,
+        )
+        for one in served
     )
     workload = Workload(
-        tenant=(tenant,),
+        tenant=tenants,
         machine=MachineSection(cores=tuple(cores)),
         scheduler=SchedulerSection(policy=settings.policy, refuse_infeasible=True),
-        load=LoadSection(),
     )
     check_workload(workload)
     return workload
 
 
-def _alone(
-    bundle: Path,
-    manifest: Manifest,
-    streams: Sequence[Stream],
-    settings: Settings,
-    cores: Sequence[int],
-) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Latencies one by one, ms, every kind of request equally often; the first of each is cold."""
+def _alone(bundle: Path, settings: Settings, cores: Sequence[int], folder: Path) -> _Served:
+    """Requests one by one, every kind equally often; the first of each is cold."""
+    manifest = read_manifest(bundle)
+    streams = [
+        _stream(manifest.name, t, folder / f"{manifest.name}-{i}.body", settings.seed + i)
+        for i, t in enumerate(request_plans(manifest, settings.seed))
+    ]
     single = [plan for plan in manifest.plans if plan.batch == manifest.plans[0].batch]
     longest = max(sum(s.cost_ns for s in plan.segments) for plan in single)
     gap = _GAP_FACTOR * longest + SECOND // 100
     rounds = 1 + max(3, _ALONE // len(streams))
-    times = {i: [(r * len(streams) + i) * gap for r in range(rounds)] for i in range(len(streams))}
-    with running_daemon(_workload(bundle, settings, cores, "off", 1e5)) as daemon:
+    times = [[(r * len(streams) + i) * gap for r in range(rounds)] for i in range(len(streams))]
+    served = _Served(bundle, manifest, streams, np.array([1e4]))
+    with running_daemon(_workload([served], settings, cores, "off", 1.0)) as daemon:
         samples = _issue(daemon.url, streams, times)
-    warm = [s for s in samples if s.scheduled >= len(streams) * gap]
     if any(sample.status != _OK for sample in samples):
         raise ExecutionError(f"{manifest.name}: a request alone was not answered")
-    return np.array([to_ms(sample.latency) for sample in warm])
+    warm = [to_ms(s.latency) for s in samples if s.scheduled >= len(streams) * gap]
+    return replace(served, alone_ms=np.array(warm))
 
 
-def _drive(url: str, streams: Sequence[Stream], rate: float, settings: Settings) -> list[Sample]:
+def _drive(
+    url: str, served: Sequence[_Served], cores_busy: float, multiple: float, settings: Settings
+) -> list[Row]:
     """Poisson arrivals; those of the first quarter, which find out what is what, do not count."""
     rng = np.random.default_rng(settings.seed)
     warm_up = settings.seconds / 4
-    due = poisson(rate, settings.seconds + warm_up, rng, Shape())
-    kinds = rng.integers(0, len(streams), len(due))
-    samples = _issue(url, streams, {i: due[kinds == i].tolist() for i in range(len(streams))})
-    return [sample for sample in samples if to_seconds(sample.scheduled) >= warm_up]
+    rates = [cores_busy / len(served) * 1000 / float(one.alone_ms.mean()) for one in served]
+    times: list[list[int]] = []
+    owners: list[int] = []
+    for number, (one, rate) in enumerate(zip(served, rates, strict=True)):
+        due = poisson(rate, settings.seconds + warm_up, rng, Shape())
+        kinds = rng.integers(0, len(one.streams), len(due))
+        times += [due[kinds == i].tolist() for i in range(len(one.streams))]
+        owners += [number] * len(one.streams)
+    samples = _issue(url, [stream for one in served for stream in one.streams], times)
+    counted = [s for s in samples if to_seconds(s.scheduled) >= warm_up]
+    rows = []
+    for number, (one, rate) in enumerate(zip(served, rates, strict=True)):
+        own = [sample for sample in counted if owners[sample.stream] == number]
+        slo = from_ms(multiple * one.p99_ms)
+        good = sum(sample.status == _OK and sample.latency <= slo for sample in own)
+        rows.append(_row(one.manifest.name, rate, len(own), good, settings))
+        rows[-1] |= {"slo_ms": to_ms(slo), "p99_alone_ms": one.p99_ms}
+    if len(served) > 1:
+        names = "+".join(one.manifest.name for one in served)
+        good = sum(row["in_time"] for row in rows)
+        for row in rows:
+            row["case"] += f" of {names}"
+        rows.append(_row(names, sum(rates), len(counted), good, settings))
+    return rows
 
 
-def _issue(url: str, streams: Sequence[Stream], times: Mapping[int, list[int]]) -> list[Sample]:
-    chosen = [
-        Stream(s.tenant, s.path, s.body, s.header_length, times[i]) for i, s in enumerate(streams)
-    ]
+def _issue(url: str, streams: Sequence[Stream], times: Sequence[list[int]]) -> list[Sample]:
+    pairs = zip(streams, times, strict=True)
+    chosen = [Stream(s.tenant, s.path, s.body, s.header_length, due) for s, due in pairs]
     return issuer.issue(issuer.Plan(url, chosen, in_flight_max=1024, timeout_s=_TIMEOUT_S))
 
 
-def _row(
-    case: str, policy: str, samples: Sequence[Sample], slo_ms: float, settings: Settings
-) -> Row:
-    slo = from_ms(slo_ms)
-    good = sum(sample.status == _OK and sample.latency <= slo for sample in samples)
-    delays = [to_ms(sample.delay) for sample in samples]
+def _row(case: str, rate: float, requests: int, good: int, settings: Settings) -> Row:
     return {
         "experiment": "batching",
         "label": "measured",
         "case": case,
-        "policy": policy,
-        "requests": len(samples),
-        "finish_rate": good / max(1, len(samples)),
+        "rate": rate,
+        "requests": requests,
+        "in_time": good,
+        "finish_rate": good / max(1, requests),
         "goodput": good / settings.seconds,
-        "slo_ms": slo_ms,
-        "issue_delay_p95_ms": float(np.percentile(delays, 95)) if delays else None,
     }

@@ -85,6 +85,9 @@ def batching_command(
     seconds: Annotated[float, typer.Option(min=0.5, max=3600, help="Of each load.")] = 8.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of arrivals and lengths.")] = 1,
     scheduler: Annotated[str, typer.Option(help="Scheduling policy below batching.")] = "edf",
+    together: Annotated[
+        bool, typer.Option("--together", help="Serve all BUNDLEs at once.")
+    ] = False,
     cores: Annotated[
         str | None, typer.Option(metavar="ID,…", help="Cores to serve on (default: all).")
     ] = None,
@@ -110,6 +113,7 @@ def batching_command(
         seed,
         scheduler,
         parse.numbers(cores, "--cores") if cores else (),
+        together,
     )
     with render.progress("bench batching") as progress:
         rows = batching.measure(
