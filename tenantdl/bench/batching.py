@@ -1,8 +1,8 @@
 """Batching on a daemon with compiled models: finish rate and goodput against load and SLO.
 
-Every bundle is served to one tenant, alone or beside the others. Where a bundle has several lengths,
-requests have log-uniform ones, as texts and lines of print have: short ones are frequent, long ones
-do the work. The SLO is a multiple of the 99th percentile of latencies alone.
+Every bundle is served to one tenant, alone or beside the others. Of a bundle with several lengths,
+requests have log-uniform ones, as texts and lines of print have: short ones are frequent, long
+ones do the work. The SLO is a multiple of the 99th percentile of latencies alone.
 """
 
 from __future__ import annotations
