@@ -21,6 +21,7 @@ from tenantdl.daemon.observe.observer import Observer
 from tenantdl.daemon.observe.tracing import open_tracer
 from tenantdl.daemon.statistics import Statistics, Timing
 from tenantdl.daemon.tenants import Memory, open_memory, open_tenant
+from tenantdl.daemon.tickets import Tickets
 from tenantdl.exec.lane_pool import BACKEND, Address, LanePool
 from tenantdl.ids import LaneId, ModelId, RequestId, TenantId
 from tenantdl.load.protocol import Array
@@ -87,8 +88,7 @@ class Engine:
         )
         limit = round(workload.server.journal_mb_max * 1024**2)
         self._journal = JournalWriter(journal, config, limit) if journal else None
-        self._tickets: dict[RequestId, Ticket] = {}
-        self._batches: dict[RequestId, Gathered] = {}
+        self._tickets = Tickets()
         self._requests = 0
         self._ready: dict[LaneId, bool] = {lane.lane: False for lane in lanes}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -214,10 +214,8 @@ class Engine:
             match command:
                 case Launch():
                     self._pool.launch(command, self._address(command.request))
-                case Gathered():
-                    self._batches[command.batch.request] = command
-                case Dissolved():
-                    del self._batches[command.request]
+                case Gathered() | Dissolved():
+                    self._tickets.note(command)
                 case Complete():
                     self._complete(command.request, now)
                 case Reject():
@@ -225,22 +223,17 @@ class Engine:
                 case _:
                     raise TypeError(f"not a command: {command!r}")
 
-    def _tickets_of(self, number: RequestId) -> list[Ticket]:
-        """Of what the scheduler calls request `number`: one, or a batch."""
-        members = self._batches[number].members if number in self._batches else (number,)
-        return [self._tickets[member] for member in members]
-
     def _address(self, number: RequestId) -> Address:
-        tickets, batch = self._tickets_of(number), self._batches.get(number)
+        tickets = self._tickets.of(number)
         call, slots = tickets[0].call, tuple(ticket.slot for ticket in tickets)
-        plan = batch.batch.plan if batch else call.plan
-        return Address(self._memory[call.model].programs.base + plan, slots, call.plan)
+        program = self._memory[call.model].programs.base + self._tickets.plan(number)
+        return Address(program, slots, call.plan)
 
     def _note(self, event: Event) -> None:
         """What the driver itself wants to know of an event."""
         match event:
             case BlockFinished():
-                for ticket in self._tickets_of(event.request):
+                for ticket in self._tickets.of(event.request):
                     ticket.ran(event)
             case LaneReady():
                 self._ready[event.lane] = True
