@@ -40,17 +40,6 @@ def numbers(text: str, option: str, *, least: int = 0) -> tuple[int, ...]:
     return values
 
 
-def factors(text: str, option: str) -> tuple[float, ...]:
-    """`1.5,3` as positive numbers, in the order given."""
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if not values or not all(0 < value < 1e6 for value in values):
-        raise UserError(f"{text!r} is not a list of factors such as 1.5,3", where=option)
-    return values
-
-
 def buckets(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """`NAME=16,32,64` or `NAME=80:960:80` (both ends belong to it), repeatable, as name → extents
     in ascending order."""
