@@ -19,6 +19,7 @@ from tenantdl.cli import (
     plan_bench,
     predict_bench,
     serve,
+    survival_bench,
 )
 
 # Run on the daemon by `bench policies` unless others are named.
@@ -41,6 +42,7 @@ app = typer.Typer(no_args_is_help=True, help="Measure latency or quality of serv
 application_bench.register(app)
 plan_bench.register(app)
 load_bench.register(app)
+survival_bench.register(app)
 latency_bench.register(app)
 kernels_bench.register(app)
 predict_bench.register(app)

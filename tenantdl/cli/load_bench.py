@@ -1,8 +1,7 @@
-"""`tenantdl bench qos`, `chaos` and `soak`: serving under load, and what it survives."""
+"""`tenantdl bench qos`, `report` and `loadgen`: serving under load."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,6 @@ import typer
 from tenantdl.cli import parse, serve
 
 if TYPE_CHECKING:
-    from tenantdl.bench.serving.checks import Check
     from tenantdl.bench.serving.compare import Settings
 
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results.")]
@@ -62,9 +60,8 @@ Machine = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to `app`."""
     app.command(name="qos")(qos_command)
-    app.command(name="chaos")(chaos_command)
-    app.command(name="soak")(soak_command)
     app.command(name="report")(report_command)
+    app.command(name="loadgen")(loadgen_command)
 
 
 def qos_command(
@@ -131,64 +128,36 @@ def qos_command(
         render.line(f"Report with plots: {report}")
 
 
-def chaos_command(
+def loadgen_command(
     workload: serve.Workload,
-    kills: Annotated[int, typer.Option(min=0, max=100_000, help="Lanes to kill.")] = 100,
-    hangs: Annotated[int, typer.Option(min=0, max=100_000, help="Lanes to hang.")] = 20,
-    duration: Annotated[float, typer.Option(min=1, max=86400, help="Seconds of load.")] = 240,
-    rate: Annotated[
-        float | None, typer.Option(min=0.001, help="Requests a second, all tenants together.")
-    ] = None,
-    hang_after: Annotated[
-        float, typer.Option(min=0.05, max=60, help="Seconds of silence that mean a lane hangs.")
-    ] = 0.5,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of arrivals and injuries.")] = 1,
+    target: Annotated[str, typer.Option(metavar="NAME,…", help="As for bench qos.")] = "daemon",
+    rate: Rate = None,
+    duration: Duration = None,
     json: Json = None,
-    journal: serve.Journal = None,
 ) -> None:
-    """Kill and hang lanes under load: no request may be lost. Exit code 1 if the verdict is bad."""
-    from tenantdl.bench.serving import chaos
+    """A second opinion: MLPerf LoadGen's Server scenario, a process a tenant, at one rate."""
+    from tenantdl.bench.serving import second_opinion
     from tenantdl.cli import render
     from tenantdl.cli.bench import command_line
     from tenantdl.load.workload import load_workload
 
-    settings = chaos.Settings(kills, hangs, duration, rate, seed, hang_after)
-    checks = chaos.run(
+    rows = second_opinion.run(
         load_workload(workload),
-        settings,
-        journal=journal,
+        tuple(dict.fromkeys(name.strip() for name in target.split(","))),
+        rate=rate,
+        duration_s=duration,
         json=json,
         command=command_line(),
         report=render.note,
     )
-    _verdict(f"{kills} kills and {hangs} hangs in {duration:g} s, measured", checks)
-
-
-def soak_command(
-    workload: serve.Workload,
-    duration: Annotated[float, typer.Option(min=1, max=604800, help="Seconds of load.")] = 1200,
-    rate: Annotated[
-        float | None, typer.Option(min=0.001, help="Requests a second, all tenants together.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the arrivals.")] = 1,
-    json: Json = None,
-    journal: serve.Journal = None,
-) -> None:
-    """Serve for long and look for growth and drift. Exit code 1 if the verdict is bad."""
-    from tenantdl.bench.serving import soak
-    from tenantdl.cli import render
-    from tenantdl.cli.bench import command_line
-    from tenantdl.load.workload import load_workload
-
-    checks = soak.run(
-        load_workload(workload),
-        soak.Settings(duration, rate, seed),
-        journal=journal,
-        json=json,
-        command=command_line(),
-        report=render.note,
-    )
-    _verdict(f"{duration:g} s under load, measured", checks)
+    columns = ["Target", "Tenant", ">QoS ms", ">rate/s", ">done/s", ">p50 ms", ">p95 ms", ">p99 ms"]
+    table = [
+        [row["target"], row["tenant"], f"{row['qos_ms']:g}"]
+        + [f"{row[key]:.1f}" for key in ("rate", "achieved", "p50_ms", "p95_ms", "p99_ms")]
+        + [str(row["refused"]), "yes" if row["valid"] else "no"]
+        for row in rows
+    ]
+    render.table("LoadGen, measured", [*columns, ">refused", "valid"], table)
 
 
 def report_command(
@@ -208,15 +177,6 @@ def report_command(
         raise UserError("no results of `bench qos --target` in there", where=str(results[0]))
     write_page(out, rows, found.command)
     render.line(f"Report with plots: {out}")
-
-
-def _verdict(title: str, checks: Sequence[Check]) -> None:
-    from tenantdl.cli import render
-
-    rows = [[check.name, "yes" if check.passed else "NO", check.figure] for check in checks]
-    render.table(title, ["Shown", "Passed", "Figure"], rows)
-    if not all(check.passed for check in checks):
-        raise typer.Exit(1)
 
 
 def _compare(workload: Path, settings: Settings, json: Path | None, report: Path | None) -> None:
