@@ -8,7 +8,6 @@ again is started after 0.1, 0.2, 0.4 … s; clients see refused connections mean
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import signal
 import subprocess
@@ -19,8 +18,9 @@ import urllib.request
 from collections.abc import Sequence
 from types import FrameType
 
+from tenantdl.exec.lifetime import end_with_parent
+
 _log = logging.getLogger(__name__)
-_PR_SET_PDEATHSIG = 1
 _FINAL = (0, 2)
 _RESTART_FIRST_S, _RESTART_LAST_S = 0.1, 10.0
 # Who lived for so long had started well.
@@ -56,7 +56,9 @@ class Supervisor:
                 return 0
 
     def _once(self) -> int:
-        self._process = process = subprocess.Popen(self._command, preexec_fn=_end_with_parent)
+        self._process = process = subprocess.Popen(
+            self._command, preexec_fn=lambda: end_with_parent(signal.SIGTERM)
+        )
         missed, lived = 0, False
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -84,8 +86,3 @@ def _is_alive(url: str) -> bool:
         return True  # it says no, but it says something
     except OSError:
         return False
-
-
-def _end_with_parent() -> None:
-    """In the child, before it becomes the daemon: to be told to stop when the supervisor dies."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)

@@ -28,6 +28,7 @@ from tenantdl.errors import UserError
 from tenantdl.exec.lane import LaneProcess, OwnerGone
 from tenantdl.exec.lane_memory import Mapping
 from tenantdl.exec.lane_wire import CHANNEL_BYTES, Channel
+from tenantdl.exec.lifetime import end_with_parent
 from tenantdl.exec.programs import Loaded, load
 from tenantdl.exec.template_wire import (
     REASON_LENGTH_MAX,
@@ -45,7 +46,7 @@ from tenantdl.exec.template_wire import (
 )
 
 _log = logging.getLogger(__name__)
-_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
+_PR_SET_NAME = 15
 
 
 class Template:
@@ -126,7 +127,7 @@ class Template:
         try:
             _name(f"tenantdl-lane{command.lane}")
             # If it hangs when its owner dies, it would never see ALIVE close.
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            end_with_parent()
             channel = Channel(Mapping(channel_fd, CHANNEL_BYTES).memory)
             LaneProcess(
                 command,

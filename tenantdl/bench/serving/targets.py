@@ -31,6 +31,7 @@ from tenantdl.bench.serving.runtimes import RUNTIMES, OnnxModel
 from tenantdl.daemon import running_daemon
 from tenantdl.errors import ExecutionError, UserError
 from tenantdl.exec.lane_pool import BACKEND
+from tenantdl.exec.lifetime import end_with_parent
 from tenantdl.ids import CoreId
 from tenantdl.load.workload import Workload
 from tenantdl.machine import usable_cores
@@ -100,7 +101,9 @@ def _runtime(name: str) -> Open:
         file.write_bytes(msgspec.json.encode(task))
         outcome.unlink(missing_ok=True)
         command = [sys.executable, "-m", "tenantdl.bench.serving.peer_server", str(file)]
-        with _stopped(subprocess.Popen(command, start_new_session=True)) as process:
+        with _stopped(
+            subprocess.Popen(command, start_new_session=True, preexec_fn=end_with_parent)
+        ) as process:
 
             def url() -> str | None:
                 if not outcome.exists():

@@ -18,6 +18,7 @@ import msgspec
 from tenantdl.bench.serving.models import Model, onnx_file
 from tenantdl.bundle.manifest import Tensor
 from tenantdl.errors import UserError
+from tenantdl.exec.lifetime import end_with_parent
 from tenantdl.ids import CoreId
 from tenantdl.load.protocol import datatype
 
@@ -81,6 +82,7 @@ def start(repository: Path, port: int) -> subprocess.Popen[bytes]:
         stdout=log,
         stderr=log,
         start_new_session=True,
+        preexec_fn=end_with_parent,
     )
 
 
