@@ -32,6 +32,9 @@ def scheduler_command(
     warm_up: Annotated[float, typer.Option(min=0, max=3600, help="Seconds not counted.")] = 5.0,
     seconds: Annotated[float, typer.Option(min=0.5, max=3600, help="Seconds counted.")] = 15.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the arrivals.")] = 1,
+    clock: Annotated[
+        str, typer.Option(metavar="wall|cpu", help="cpu: as on a core that nobody else uses.")
+    ] = "wall",
     json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the results.")
     ] = None,
@@ -45,7 +48,15 @@ def scheduler_command(
 
     find_policy(policy)
     protocol = scheduler.Protocol(
-        from_ms(alpha), from_ms(beta), from_ms(slo), policy, zipf, warm_up, seconds, seed
+        from_ms(alpha),
+        from_ms(beta),
+        from_ms(slo),
+        policy,
+        zipf,
+        warm_up,
+        seconds,
+        seed,
+        parse.words(clock, "--clock", known=tuple(scheduler.CLOCKS))[0],
     )
     with render.progress("bench scheduler") as progress:
         rows = scheduler.measure(
