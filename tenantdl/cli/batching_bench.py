@@ -56,7 +56,7 @@ def scheduler_command(
         warm_up,
         seconds,
         seed,
-        parse.words(clock, "--clock", known=tuple(scheduler.CLOCKS))[0],
+        (parse.words(clock, "--clock", known=tuple(scheduler.CLOCKS)) or ("wall",))[0],
     )
     with render.progress("bench scheduler") as progress:
         rows = scheduler.measure(
