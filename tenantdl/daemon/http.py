@@ -95,6 +95,7 @@ class Front:
             Route("/v2/health/live", self._live),
             Route("/v2/health/ready", self._ready),
             *observe.routes(self._service),
+            *observe.pages(),
         ]
 
     async def _server(self, request: Request) -> Response:

@@ -44,7 +44,7 @@ class Observed(Protocol):
 
 
 def routes(observed: Observed) -> Sequence[Route]:
-    """The routes of an operator."""
+    """What only operators may see: it is about all tenants."""
 
     async def metrics(request: Request) -> Response:
         page = observed.observer.metrics(Ns(time.monotonic_ns()), ready=observed.ready)
@@ -68,7 +68,6 @@ def routes(observed: Observed) -> Sequence[Route]:
         Route("/metrics", metrics),
         Route("/status", status),
         Route("/trace", trace),
-        *_dashboard(),
     ]
 
 
@@ -78,9 +77,10 @@ async def _trace(observer: Observer) -> AsyncIterator[bytes]:
         await asyncio.sleep(0)
 
 
-def _dashboard() -> Sequence[Route]:
-    """The files of the page, read once."""
-    pages = {
+def pages() -> Sequence[Route]:
+    """The dashboard's files, read once. They say nothing of anybody: the page asks for a token where
+    `routes` need one."""
+    held = {
         file.name: Response(
             file.read_bytes(),
             media_type=_TYPES[file.name.rpartition(".")[2]],
@@ -91,7 +91,7 @@ def _dashboard() -> Sequence[Route]:
     }
 
     async def page(request: Request) -> Response:
-        found = pages.get(request.path_params.get("file", "index.html"))
+        found = held.get(request.path_params.get("file", "index.html"))
         if found is None:
             raise HTTPException(404, "the dashboard has no such file")
         return found

@@ -22,7 +22,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tenantdl.daemon.observe.routes import routes
+from tenantdl.daemon.observe.routes import pages, routes
 from tests.daemon.observe.simulated import Watched
 
 _BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -53,7 +53,7 @@ class Guard:
 
 @pytest.fixture(scope="module")
 def guard() -> Guard:
-    return Guard(Starlette(routes=list(routes(Watched()))))
+    return Guard(Starlette(routes=[*routes(Watched()), *pages()]))
 
 
 @pytest.fixture(scope="module")
