@@ -78,8 +78,8 @@ async def _trace(observer: Observer) -> AsyncIterator[bytes]:
 
 
 def pages() -> Sequence[Route]:
-    """The dashboard's files, read once. They say nothing of anybody: the page asks for a token where
-    `routes` need one."""
+    """The dashboard's files, read once. They say nothing of anybody: the page asks for a token
+    where `routes` need one."""
     held = {
         file.name: Response(
             file.read_bytes(),
