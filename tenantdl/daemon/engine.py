@@ -84,6 +84,7 @@ class Engine:
             self._scheduler.counts,
             name=workload.name,
             started=_clock(),
+            applications=catalogue.applications.values(),
             tracer=open_tracer(workload.observe),
         )
         limit = round(workload.server.journal_mb_max * 1024**2)

@@ -16,6 +16,7 @@ from tenantdl.daemon import RunningDaemon, running_daemon
 from tenantdl.daemon.catalogue import open_catalogue
 from tenantdl.daemon.stages import with_stages
 from tenantdl.errors import UserError
+from tenantdl.load.client import Client
 from tenantdl.load.workload import parse_workload
 from tenantdl.machine import usable_cores
 from tenantdl.sched.journal import read, replay
@@ -186,3 +187,12 @@ def test_what_does_not_fit_is_said_at_the_start(
     workload = parse_workload(text.replace(old, new))
     with pytest.raises(UserError, match=match):
         open_catalogue(with_stages(workload))
+
+
+def test_an_application_is_shown_beside_its_stages(daemon: Daemon) -> None:
+    running, client = daemon
+    assert len(fan(client, 3)) == 3
+    tenants = {tenant.name: tenant for tenant in Client(running.url).status().tenants}
+    assert {"fan", "fan.first", "fan.many"} <= set(tenants)
+    shown = tenants["fan"]
+    assert (shown.qos_ms, shown.queue_max, shown.answered, shown.models) == (500, 2, 1, ("fan",))

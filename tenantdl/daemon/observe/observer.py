@@ -17,6 +17,7 @@ from tenantdl.daemon.observe.sizing import advise
 from tenantdl.daemon.observe.timeline import Timeline
 from tenantdl.daemon.observe.tracing import Tracer
 from tenantdl.daemon.observe.window import SECONDS, Second, bound, percentile, total
+from tenantdl.daemon.stages import ServedApplication
 from tenantdl.daemon.statistics import Statistics
 from tenantdl.ids import CoreId, ModelId, RequestId
 from tenantdl.load.status import (
@@ -49,11 +50,12 @@ class Observer:
         *,
         name: str = "",
         started: Ns,
+        applications: Iterable[ServedApplication] = (),
         tracer: Tracer | None = None,
     ) -> None:
         """`counts`: the scheduler's; `name`: the workload's; `started`: now; `tracer`: for spans of
         requests."""
-        self.known = Known(config)
+        self.known = Known(config, applications)
         self._counts = counts
         self._name = name
         self._started = started
@@ -111,9 +113,7 @@ class Observer:
         """Everything about the last minute; blocks from number `since` on (None: no blocks)."""
         window = min(to_seconds(now - self._started), float(SECONDS))
         cores = tuple(self._core(core, now, window) for core in self.known.cores())
-        tenants = tuple(
-            self._tenant(spec, now, window, len(cores)) for spec in self.known.tenants.values()
-        )
+        tenants = tuple(self._tenant(spec, now, window, len(cores)) for spec in self.known.shown())
         busy = sum(core.busy for core in cores) / max(1, len(cores))
         counts = self._counts()
         newest = self.timeline.count - _BLOCKS_MAX
