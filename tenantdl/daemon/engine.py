@@ -17,8 +17,7 @@ from tenantdl.daemon.applications import Applications
 from tenantdl.daemon.calls import Call, Refused, Ticket
 from tenantdl.daemon.catalogue import Catalogue, scheduler_config
 from tenantdl.daemon.journal import JournalWriter
-from tenantdl.daemon.observe.observer import Observer
-from tenantdl.daemon.observe.tracing import open_tracer
+from tenantdl.daemon.observe.observer import open_observer
 from tenantdl.daemon.statistics import Statistics, Timing
 from tenantdl.daemon.tenants import Memory, open_memory, open_tenant
 from tenantdl.daemon.tickets import Tickets
@@ -78,15 +77,8 @@ class Engine:
             self._memory[model.id] = open_memory(programs)
         self._applications = Applications(catalogue, self)
         self.statistics = Statistics(catalogue.label, self._queues)
-        self.observer = Observer(
-            config,
-            self.statistics,
-            self._scheduler.counts,
-            name=workload.name,
-            started=_clock(),
-            applications=catalogue.applications.values(),
-            tracer=open_tracer(workload.observe),
-        )
+        counts = self._scheduler.counts
+        self.observer = open_observer(workload, config, catalogue, self.statistics, counts)
         limit = round(workload.server.journal_mb_max * 1024**2)
         self._journal = JournalWriter(journal, config, limit) if journal else None
         self._tickets = Tickets()

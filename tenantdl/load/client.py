@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 import msgspec
-import numpy as np
 
 from tenantdl.bundle.manifest import Tensor
 from tenantdl.errors import UserError
@@ -80,25 +79,13 @@ class Client:
         body, length = protocol.encode_request(inputs, parameters or {})
         headers = {HEADER_LENGTH: str(length), "content-type": "application/octet-stream"}
         with self._open("POST", _path(model, version) + "/infer", body, headers) as answer:
-            header = answer.headers.get(HEADER_LENGTH)
-            return self._outputs(self._read(answer), int(header) if header else None)
-
-    def _outputs(self, body: bytes, header_length: int | None) -> dict[str, Array]:
-        response = protocol.decode_response(body, header_length)
-        outputs: dict[str, Array] = {}
-        offset = header_length or len(body)
+            header, body = answer.headers.get(HEADER_LENGTH), self._read(answer)
+        length = int(header) if header else len(body)
         try:
-            for tensor in response.outputs:
-                size = tensor.parameters["binary_data_size"]
-                dtype = np.dtype(protocol.DATATYPES[tensor.datatype])
-                raw = body[offset : offset + size]
-                outputs[tensor.name] = np.frombuffer(raw, dtype).reshape(tensor.shape)
-                offset += size
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"answers with tensors that are none: {error}", where=self.url
-            ) from error
-        return outputs
+            response = protocol.decode_response(body, length)
+            return protocol.response_arrays(response, memoryview(body)[length:])
+        except UserError as error:
+            raise UserError(f"answers oddly: {error}", where=self.url) from error
 
     def load(self, model: str) -> None:
         """Load a model of the daemon's repository, or its newest version anew."""

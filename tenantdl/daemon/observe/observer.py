@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tenantdl import __version__
+from tenantdl.daemon.catalogue import Catalogue
 from tenantdl.daemon.observe.chrome import chrome_trace
 from tenantdl.daemon.observe.ended import Origin
 from tenantdl.daemon.observe.known import Known
@@ -15,7 +17,7 @@ from tenantdl.daemon.observe.machine import MachineUse, ModelBlocks
 from tenantdl.daemon.observe.metrics import metrics
 from tenantdl.daemon.observe.sizing import advise
 from tenantdl.daemon.observe.timeline import Timeline
-from tenantdl.daemon.observe.tracing import Tracer
+from tenantdl.daemon.observe.tracing import Tracer, open_tracer
 from tenantdl.daemon.observe.window import SECONDS, Second, bound, percentile, total
 from tenantdl.daemon.stages import ServedApplication
 from tenantdl.daemon.statistics import Statistics
@@ -29,6 +31,7 @@ from tenantdl.load.status import (
     Status,
     TenantStatus,
 )
+from tenantdl.load.workload import Workload
 from tenantdl.sched.config import SchedulerConfig, TenantSpec
 from tenantdl.sched.messages import BlockFinished, Command, Event
 from tenantdl.sched.state import Counts
@@ -222,4 +225,23 @@ def _by_second(seconds: Sequence[Second], now: Ns) -> tuple[tuple[int, int], ...
     return tuple(
         (second.answered + sum(second.refused.values()), second.in_time)
         for second in (known.get(at, Second(at)) for at in range(last - SECONDS + 1, last + 1))
+    )
+
+
+def open_observer(
+    workload: Workload,
+    config: SchedulerConfig,
+    catalogue: Catalogue,
+    statistics: Statistics,
+    counts: Callable[[], Counts],
+) -> Observer:
+    """The observer of a daemon that starts now. Raises UserError for traces without the extra."""
+    return Observer(
+        config,
+        statistics,
+        counts,
+        name=workload.name,
+        started=Ns(time.monotonic_ns()),
+        applications=catalogue.applications.values(),
+        tracer=open_tracer(workload.observe),
     )
