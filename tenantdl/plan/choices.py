@@ -21,7 +21,7 @@ _LAST = (0, 1, 2, 3)  # and for a tier that is alone
 
 class Choices(NamedTuple):
     """[row, place] `tiers`, right-aligned, where the count of configurations stands for none;
-    `offset`, full machines beside those that the share fills. [row] `absorbs`."""
+    `offset`, full machines beside those that the share fills. [row] `absorbs`: these last."""
 
     tiers: NDArray[np.intp]
     offset: NDArray[np.intp]
@@ -56,7 +56,8 @@ def choices(count: int) -> Choices:
                 tiers.append((count,) * front + subset)
                 offsets.append((0,) * front + offset)
             absorbs += [False] * len(closing) + [True] * len(absorbing)
-    return Choices(np.array(tiers), np.array(offsets), np.array(absorbs))
+    order = np.argsort(absorbs, kind="stable")  # absorbing ones last
+    return Choices(np.array(tiers)[order], np.array(offsets)[order], np.array(absorbs)[order])
 
 
 def _offsets(size: int) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from tenantdl.plan.profile import Table
-from tenantdl.plan.structures import Floats, Ints, Structures, structures
+from tenantdl.plan.structures import Floats, Ints, Structures, structures, undominated
 
 _POINTS = 96
 _WHOLE = 1e-9
@@ -106,7 +106,7 @@ class Frontier:
 def frontier(table: Table, rate: float, budget: float) -> Frontier:
     """The frontier of a module up to `budget` seconds, sampled; every point is a plan with just
     that latency. It has no points when there is no plan."""
-    every = structures(table, rate, budget)
+    every = undominated(structures(table, rate, budget), budget)
     if not len(every.base):
         nothing = np.zeros(0)
         return Frontier(every, nothing, nothing, np.zeros(0, dtype=np.intp))
@@ -125,11 +125,15 @@ def frontier(table: Table, rate: float, budget: float) -> Frontier:
 
 def latency_of(every: Structures, rows: Ints, budgets: Floats) -> Floats:
     """Actual latency of each row's plan within its budget."""
-    chosen = every.take(rows)
+    order = np.argsort(every.absorbs[rows], kind="stable")
+    found = np.empty(len(rows))
+    found[order] = _latency(every.take(rows[order]), budgets[order])
+    return found
+
+
+def _latency(chosen: Structures, budgets: Floats) -> Floats:
     last = chosen.tiers.shape[1] - 1
-    z, low = chosen.needs(budgets)
-    here = np.arange(len(rows))
-    z, low = z[here, here], low[here, here]
+    z, low = (value[:, 0] for value in chosen.needs(budgets[:, None]))
     own, above = chosen.throughput[:, last], chosen.throughput[:, last - 1]
     with np.errstate(divide="ignore", invalid="ignore"):
         waits = chosen.batch / (chosen.fixed + z[:, None])

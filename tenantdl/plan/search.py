@@ -17,7 +17,7 @@ import numpy as np
 
 from tenantdl.plan.curves import Curve, Frontier, frontier
 from tenantdl.plan.dag import Application, ApplicationPlan, slack
-from tenantdl.plan.structures import Floats, Ints
+from tenantdl.plan.structures import Floats, Ints, structures
 
 _SPLITS_MAX = 40_000  # tried at once by table
 _POLISHED = 8
@@ -45,6 +45,8 @@ class _Split:
 
 def search(application: Application) -> ApplicationPlan | None:
     """The cheapest plan found, or None when no split keeps the target."""
+    if len(application.modules) == 1:
+        return _alone(application)
     shortest = [min(c.duration_s for c in module.table) for module in application.modules]
     frontiers = []
     for number, module in enumerate(application.modules):
@@ -66,6 +68,18 @@ def search(application: Application) -> ApplicationPlan | None:
     pairs = zip(best.curves, best.budgets, strict=True)
     plans = tuple(curve.every.plan(curve.row, budget * (1 + 1e-12)) for curve, budget in pairs)
     return ApplicationPlan(plans, "harpagon")
+
+
+def _alone(application: Application) -> ApplicationPlan | None:
+    """The plan of the only module: there is nothing to split."""
+    module, budget = application.modules[0], application.slo_s
+    every = structures(module.table, module.rate, budget)
+    if not len(every.base):
+        return None
+    cost, row = every.cheapest(np.array([budget]))
+    if not np.isfinite(cost[0]):
+        return None
+    return ApplicationPlan((every.plan(int(row[0]), budget * (1 + 1e-12)),), "harpagon")
 
 
 def _splits(application: Application, frontiers: Sequence[Frontier]) -> list[_Split]:
@@ -219,11 +233,17 @@ def _golden(
         if trial[0] >= best[0]:
             break
         near, best, far = far / 4, trial, far * 4
+    one, two = far - _GOLDEN * (far - near), near + _GOLDEN * (far - near)
+    first, second = outcome(around + one), outcome(around + two)
     for _ in range(_STEPS):
-        one, two = far - _GOLDEN * (far - near), near + _GOLDEN * (far - near)
-        first, second = outcome(around + one), outcome(around + two)
         if first[0] <= second[0]:
             far, best = two, min(best, first, key=lambda o: o[0])
+            two, second = one, first
+            one = far - _GOLDEN * (far - near)
+            first = outcome(around + one)
         else:
             near, best = one, min(best, second, key=lambda o: o[0])
+            one, first = two, second
+            two = near + _GOLDEN * (far - near)
+            second = outcome(around + two)
     return best

@@ -40,7 +40,7 @@ class Structures:
     one: none); `fulls`, machines; `fixed`, what full machines at or below the place take; `used`.
     [row]: `rest`, rate left for the fraction and below (negative: dummies are needed); `base`, cost
     of full machines; `part`, the place of the fraction; `absorbs`: whether the last tier lies
-    below it."""
+    below it; such rows come last."""
 
     table: Table
     rate: float
@@ -63,25 +63,28 @@ class Structures:
     def needs(self, budgets: Floats) -> tuple[Floats, Floats]:
         """(z, low) [row, budget]: rate of the fraction's tier (without full machines that a closing
         structure counts) and all below it; and of the last tier below it. Infinite where a budget
-        cannot be kept."""
+        cannot be kept. `budgets` [budget], or [row, budget]."""
         last = self.tiers.shape[1] - 1
-        left = budgets - self.duration[:, :, None]
+        left = np.maximum(budgets[..., None, :] - self.duration[:, :, None], 0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            need = self.batch[:, :, None] / np.maximum(left, 0)
+            need = self.batch[:, :, None] / left
             bounds = np.where(self.fulls[:, :, None] > 0, need - self.fixed[:, :, None], -np.inf)
             z = np.maximum(bounds.max(axis=1), self.rest[:, None])
             low = np.zeros_like(z)
-            closing, absorbing = ~self.absorbs, self.absorbs
             own = self.throughput[:, last, None]
-            z[closing] = _closed(z[closing], need[closing, last], own[closing])
-            z[absorbing], low[absorbing] = _absorbed(
-                z[absorbing],
-                need[absorbing, last - 1],
-                self.throughput[absorbing, last - 1, None],
-                need[absorbing, last],
-                own[absorbing],
-                (self.per_request[:, last] / self.per_request[:, last - 1])[absorbing, None],
-            )
+            closing = len(self.absorbs) - int(np.count_nonzero(self.absorbs))
+            if closing:
+                z[:closing] = _closed(z[:closing], need[:closing, last], own[:closing])
+            if closing < len(z):
+                dearer = self.per_request[closing:, last] / self.per_request[closing:, last - 1]
+                z[closing:], low[closing:] = _absorbed(
+                    z[closing:],
+                    need[closing:, last - 1],
+                    self.throughput[closing:, last - 1, None],
+                    need[closing:, last],
+                    own[closing:],
+                    dearer[:, None],
+                )
         return z, low
 
     def cheapest(self, budgets: Floats) -> tuple[Floats, Ints]:
@@ -127,8 +130,7 @@ _BY_ROW = tuple(name for name in Structures.__dataclass_fields__ if name not in 
 
 
 def structures(table: Table, rate: float, budget: float) -> Structures:
-    """Structures for a module that can keep `budget` seconds, without those that others beat at
-    every smaller budget."""
+    """Structures for a module that has `budget` seconds at most."""
     entries = thinned(tuple(entry for entry in ordered(table) if entry.duration_s < budget))
     if not entries:
         entries = ordered(table)[-1:]
@@ -136,8 +138,7 @@ def structures(table: Table, rate: float, budget: float) -> Structures:
     raised = sorted(need for need in needs if rate < need < _RAISED_MAX * rate)
     chosen = choices(len(entries))
     parts = [_enumerate(entries, rate, total, chosen) for total in (rate, *raised[:_RAISES_MAX])]
-    every = parts[0] if len(parts) == 1 else _stacked(parts)
-    return _best(every, budget)
+    return parts[0] if len(parts) == 1 else _stacked(parts)
 
 
 def _enumerate(table: Table, rate: float, total: float, chosen: Choices) -> Structures:
@@ -186,7 +187,10 @@ def _enumerate(table: Table, rate: float, total: float, chosen: Choices) -> Stru
 
 def _stacked(parts: list[Structures]) -> Structures:
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _BY_ROW}
-    return Structures(parts[0].table, parts[0].rate, **joined)
+    order = np.argsort(joined["absorbs"], kind="stable")
+    return Structures(
+        parts[0].table, parts[0].rate, **{name: own[order] for name, own in joined.items()}
+    )
 
 
 def _closed(z: Floats, need: Floats, own: Floats) -> Floats:
@@ -223,7 +227,7 @@ def _lowest(need: Floats, least: Floats, own: Floats) -> Floats:
     return np.where(need <= own, np.minimum(whole, part), whole)
 
 
-def _best(every: Structures, budget: float) -> Structures:
+def undominated(every: Structures, budget: float) -> Structures:
     """Rows that may be the cheapest for some budget up to this one. A row's cost falls with the
     budget, so between two samples it is at least its cost at the later one."""
     shortest = min(entry.duration_s for entry in every.table)
