@@ -9,11 +9,11 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from tenantdl.bench.plan_workload import Planned, WorkloadPlan
 from tenantdl.bench.report_plots import COLOURS
 from tenantdl.errors import UserError
 from tenantdl.plan.module import ModulePlan
 from tenantdl.plan.simulate import Run, constant, dispatch, period
+from tenantdl.plan.workload import Planned, WorkloadPlan
 
 _PERIODS_BEFORE = 3  # left out: machines start empty
 _MACHINES_MAX = 60

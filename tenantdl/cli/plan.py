@@ -12,7 +12,7 @@ from tenantdl.cli import serve
 from tenantdl.errors import UserError
 
 if TYPE_CHECKING:
-    from tenantdl.bench.plan_workload import WhatIf
+    from tenantdl.plan.workload import WhatIf
 
 DOES_NOT_FIT = 1
 _FACTOR = re.compile(r"^(\d+(?:\.\d+)?)x$")
@@ -55,9 +55,9 @@ def plan_command(
     assumed = parse_what_if(what_if or [])
 
     from tenantdl.bench.plan_gantt import draw
-    from tenantdl.bench.plan_workload import describe, plan_workload
     from tenantdl.cli import render
     from tenantdl.load.workload import load_workload
+    from tenantdl.plan.workload import describe, plan_workload
 
     planned = plan_workload(load_workload(workload), assumed, exact=exact, share=hold)
     described = describe(planned)
@@ -73,7 +73,7 @@ def plan_command(
 def parse_what_if(texts: list[str]) -> WhatIf:
     """`cores=16`, `rate=2x`, `slo=0.5x`; several in one, separated by blanks or commas. Raises
     UserError for anything else."""
-    from tenantdl.bench.plan_workload import WhatIf
+    from tenantdl.plan.workload import WhatIf
 
     found: dict[str, Any] = {}
     for text in texts:

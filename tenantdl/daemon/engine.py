@@ -41,6 +41,7 @@ from tenantdl.sched.messages import (
     Reason,
     Reject,
     RequestArrived,
+    TenantDeclared,
     Tick,
 )
 from tenantdl.units import Ns, from_seconds, to_seconds
@@ -167,6 +168,10 @@ class Engine:
                 self.leave(ticket)  # answered, but nobody is there to read it
             self._guarded(Cancelled(number))
             raise
+
+    def tell(self, event: TenantDeclared) -> None:
+        """Other terms for a tenant; its requests keep those they came with."""
+        self._guarded(event)
 
     # --- the loop around the scheduler
 

@@ -24,6 +24,7 @@ from starlette.applications import Starlette
 
 from tenantdl.daemon.catalogue import open_catalogue
 from tenantdl.daemon.engine import Engine
+from tenantdl.daemon.following import Following
 from tenantdl.daemon.http import make_app
 from tenantdl.daemon.observe.logs import set_up as set_up_logs
 from tenantdl.daemon.stages import with_stages
@@ -50,11 +51,11 @@ def serve(
     InvariantError, when service cannot go on.
     """
     set_up_logs(workload.observe)
-    workload = with_stages(workload)
-    catalogue = open_catalogue(workload)
+    staged = with_stages(workload)
+    catalogue = open_catalogue(staged)
     with _listen(workload.server.host, workload.server.port) as listener:
         engine = Engine(
-            workload,
+            staged,
             catalogue,
             journal=Path(journal) if journal else None,
             backend=backend,
@@ -65,6 +66,9 @@ def serve(
         @contextlib.asynccontextmanager
         async def lifespan(app: Starlette) -> AsyncIterator[None]:
             engine.start()
+            following = Following(workload, workload.plan, engine) if workload.plan else None
+            if following:
+                following.start()
             # What was loaded so far stays; the collector need not walk it again and again.
             gc.freeze()
             if on_listening:
@@ -72,6 +76,8 @@ def serve(
             try:
                 yield
             finally:
+                if following:
+                    following.close()
                 engine.close()
 
         config = uvicorn.Config(

@@ -162,7 +162,7 @@ def open_applications(
         except UserError as error:
             raise UserError(error.what, where=f"application {name}") from error
         tails = _tails(workload, section, manifests)
-        tenants = {m.name: _tenant_name(section, m) for m in section.module}
+        tenants = {m.name: stage_name(section.name, m.name) for m in section.module}
         stages = {
             m.name: Stage(m, tenants[m.name], models[tenants[m.name]], tails[m.name])
             for m in section.module
@@ -171,13 +171,14 @@ def open_applications(
     return found
 
 
-def _tenant_name(application: ApplicationSection, module: ModuleSection) -> TenantId:
-    return TenantId(f"{application.name}.{module.name}")
+def stage_name(application: str, module: str) -> TenantId:
+    """The tenant that a module's calls belong to."""
+    return TenantId(f"{application}.{module}")
 
 
 def _stage_tenant(application: ApplicationSection, module: ModuleSection) -> TenantSection:
     return TenantSection(
-        name=_tenant_name(application, module),
+        name=stage_name(application.name, module.name),
         bundle=module.bundle_name,
         qos_ms=application.slo_ms,
         rate=application.rate * module.fan_out,

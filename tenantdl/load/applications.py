@@ -80,6 +80,14 @@ class ApplicationSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         )
 
 
+class PlanSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Present where the daemon is to follow a plan (`tenantdl plan` shows it). Rates are looked at
+    every `period_s`, and planned for anew when they are off by more than the share `drift`."""
+
+    period_s: Positive = 10.0
+    drift: Annotated[float, Meta(gt=0, le=10)] = 0.2
+
+
 def check_applications(applications: tuple[ApplicationSection, ...], where: str) -> None:
     """Check what types cannot say: names, references, cycles. Raises UserError, in one line."""
     names = [application.name for application in applications]

@@ -27,7 +27,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from tenantdl.errors import UserError, nearest
 from tenantdl.ids import CoreId
-from tenantdl.load.applications import ApplicationSection, check_applications
+from tenantdl.load.applications import ApplicationSection, PlanSection, check_applications
 from tenantdl.load.arrivals import ARRIVALS
 from tenantdl.load.explain import explain
 from tenantdl.sched.batching.policies import policy as find_batching
@@ -161,6 +161,7 @@ class Workload(_Section, frozen=True):
     observe: ObserveSection = ObserveSection()
     scheduler: SchedulerSection = SchedulerSection()
     load: LoadSection = LoadSection()
+    plan: PlanSection | None = None
 
     def bundle_of(self, tenant: TenantSection) -> str:
         """The bundle that the tenant mostly calls, as the file names it."""

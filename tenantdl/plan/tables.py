@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from tenantdl.bundle.load import read_manifest
-from tenantdl.bundle.manifest import Manifest
+from tenantdl.bundle.manifest import Manifest, Plan
 from tenantdl.documents import indented_json, read_document, write_document
 from tenantdl.plan.profile import Configuration, Table, monotone
 from tenantdl.units import MS, SECOND
@@ -70,17 +70,27 @@ def write_table(path: Path, profiles: Sequence[Profile], command: str, machine: 
 
 
 def profile_of(manifest: Manifest) -> Profile:
-    """What a bundle's manifest says of its model: segments' costs, which are on one core."""
-    entries = {
-        plan.batch: Entry(
-            batch=plan.batch,
-            cores=1,
-            latency_ms=max(sum(segment.cost_ns for segment in plan.segments), 1) / MS,
-            source=plan.cost_source,
-        )
-        for plan in manifest.plans
-    }
-    return Profile(model=manifest.name, entries=tuple(entries[batch] for batch in sorted(entries)))
+    """What a bundle's manifest says of its model: what its plans cost, the slowest of those for
+    equal batches (shape buckets), in their best variant, on every number of cores measured."""
+    longest: dict[tuple[int, int], tuple[int, Literal["measured", "estimated"]]] = {}
+    for plan in manifest.plans:
+        for cores, cost in _costs(plan).items():
+            key = cores, plan.batch
+            longest[key] = max(longest.get(key, (0, plan.cost_source)), (cost, plan.cost_source))
+    entries = [
+        Entry(batch=batch, cores=cores, latency_ms=max(cost, 1) / MS, source=source)
+        for (cores, batch), (cost, source) in sorted(longest.items())
+    ]
+    return Profile(model=manifest.name, entries=tuple(entries))
+
+
+def _costs(plan: Plan) -> dict[int, int]:
+    """ns by cores."""
+    found = {1: sum(segment.cost_ns for segment in plan.segments)}
+    for variant in plan.variants:
+        for cores, costs in zip(variant.cores, variant.cost_ns, strict=True):
+            found[cores] = min(found.get(cores, sum(costs)), sum(costs))
+    return found
 
 
 def bundle_profile(folder: Path) -> Profile:

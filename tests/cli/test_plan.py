@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tenantdl.bench.plan_workload import WhatIf
 from tenantdl.cli.plan import parse_what_if
 from tenantdl.errors import UserError
+from tenantdl.plan.workload import WhatIf
 from tests.cli.conftest import Cli
 
 WORKLOAD = Path(__file__).resolve().parents[2] / "workloads" / "plan.toml"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class WhatIf:
     slo: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Planned:
     """One application, or one queue that tenants of a model share. `margin`: how much more than
     the rate it is planned for; `bound`: proven least cost, if asked for."""
@@ -43,9 +44,13 @@ class Planned:
     tenants: tuple[Tenant, ...]
     application: Application
     plan: ApplicationPlan
-    expected: Promise
     margin: float = 0.0
     bound: float | None = None
+
+    @cached_property
+    def expected(self) -> Promise:
+        """What it holds of its promise when requests come at random (simulated)."""
+        return simulated(self.application, self.plan)
 
     def budgets(self) -> list[float]:
         """Each module's latency budget in seconds, with the slack that nobody uses."""
@@ -189,8 +194,7 @@ def _planned(application: Application, group: Group, exact: bool, share: float |
         bound = None if solved is None else solved.bound
         if solved is not None and not margin and solved.plan.cost < plan.cost * (1 - 1e-6):
             plan = solved.plan
-    expected = simulated(application, plan)
-    return Planned(application.name, group, application, plan, expected, margin, bound)
+    return Planned(application.name, group, application, plan, margin, bound)
 
 
 def describe(planned: WorkloadPlan) -> dict[str, Any]:

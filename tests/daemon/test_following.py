@@ -1,0 +1,126 @@
+"""The plan followed: caps and tails at the start, other ones when rates drift, nothing dropped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tenantdl.daemon.catalogue import open_catalogue
+from tenantdl.daemon.following import Following
+from tenantdl.daemon.stages import with_stages
+from tenantdl.daemon.statistics import Statistics
+from tenantdl.ids import TenantId
+from tenantdl.load.applications import PlanSection
+from tenantdl.load.workload import Workload, parse_workload
+from tenantdl.plan.tables import Entry, Profile, write_table
+from tenantdl.sched.messages import TenantDeclared
+from tests.exec.fake_lane_backend import fake_bundle
+
+TEXT = """
+    bundles = "BUNDLES"
+    profiles = ["BUNDLES/table.json"]
+    [machine]
+    cores = [0]
+    [plan]
+    period_s = 0.02
+    [[tenant]]
+    name = "t"
+    bundle = "fake:4:1000"
+    qos_ms = 300
+    rate = 2
+    [[application]]
+    name = "chain"
+    slo_ms = 1000
+    rate = 5
+    [[application.module]]
+    name = "a"
+    bundle = "fake:4:1000"
+    [[application.module]]
+    name = "b"
+    bundle = "fake:4:1000"
+    after = ["a"]
+    """
+# A batch of eight takes little longer than a single request.
+TABLE = [(1, 4.0), (2, 5.0), (4, 6.0), (8, 8.0), (16, 14.0)]
+
+
+class Engine:
+    """Keeps what it is told; `counts`: requests so far."""
+
+    def __init__(self, workload: Workload) -> None:
+        self.catalogue = open_catalogue(with_stages(workload))
+        self.counts: dict[TenantId, int] = {}
+        self.statistics = Statistics(lambda model: (model, ""), self.queues)
+        self.told: list[TenantDeclared] = []
+
+    def queues(self) -> Mapping[TenantId, int]:
+        return self.counts
+
+    def tell(self, event: TenantDeclared) -> None:
+        self.told.append(event)
+
+    def caps(self) -> dict[str, int]:
+        return {event.spec.tenant: event.spec.batch_max for event in self.told}
+
+
+@pytest.fixture
+def workload(tmp_path: Path) -> Workload:
+    fake_bundle(tmp_path, "quick", 4, 1000)
+    entries = tuple(Entry(batch=b, cores=1, latency_ms=ms) for b, ms in TABLE)
+    write_table(tmp_path / "table.json", [Profile(model="quick", entries=entries)], "", {})
+    return parse_workload(TEXT.replace("BUNDLES", str(tmp_path)))
+
+
+def test_caps_and_tails_follow_the_plan_and_the_rates(workload: Workload) -> None:
+    engine = Engine(workload)
+    section = workload.plan
+    assert section is not None
+
+    async def follow() -> tuple[dict[str, int], dict[str, int]]:
+        following = Following(workload, section, engine)
+        following.start()
+        while following.plans < 1:
+            await asyncio.sleep(0.005)
+        before = engine.caps()
+        stages = engine.catalogue.applications["chain"].stages  # type: ignore[index]
+        assert 0 < stages["a"].tail < 1_000_000_000
+        assert stages["b"].tail == 0
+        while following.plans < 2:  # hundreds of times as many
+            engine.counts[TenantId("t")] = engine.counts.get(TenantId("t"), 0) + 20
+            engine.counts[TenantId("chain")] = engine.counts.get(TenantId("chain"), 0) + 1
+            await asyncio.sleep(0.005)
+        after = engine.caps()
+        following.close()
+        return before, after
+
+    before, after = asyncio.run(follow())
+    assert before.keys() == {"t", "chain.a", "chain.b"}
+    assert before["t"] == 1  # two a second: nobody else comes in time
+    assert after["t"] == 16
+    specs = {event.spec.tenant: event.spec for event in engine.told}
+    assert specs[TenantId("t")].requests_ks > 1_000_000  # policies that prepare for a load know
+
+
+def test_what_cannot_be_planned_is_served_without_a_plan(
+    workload: Workload, caplog: pytest.LogCaptureFixture
+) -> None:
+    tight = tuple(msgspec.structs.replace(a, slo_ms=1) for a in workload.application)
+    engine = Engine(workload)
+
+    async def follow() -> int:
+        following = Following(
+            msgspec.structs.replace(workload, application=tight), PlanSection(), engine
+        )
+        following.start()
+        while not caplog.records:
+            await asyncio.sleep(0.005)
+        following.close()
+        return following.plans
+
+    assert asyncio.run(follow()) == 0
+    assert "takes at least" in caplog.text
+    assert not engine.told
