@@ -51,7 +51,7 @@ def run(
             result = qos.run(
                 workload, rate=rate, duration_s=duration_s, policy=name, backend=backend
             )
-            beside = _simulated(result.workload, machine) if machine else {}
+            beside = simulated(result.workload, machine) if machine else {}
             rows += [_beside(row, beside.get(row["tenant"], {})) for row in result.rows]
     if json is not None:
         write_results(json, rows, command=command, seed=None)
@@ -71,7 +71,7 @@ def _beside(row: Row, simulated: Row) -> Row:
     return row | simulated | errors
 
 
-def _simulated(workload: Workload, machine: str) -> dict[str, Row]:
+def simulated(workload: Workload, machine: str) -> dict[str, Row]:
     """The simulator's percentiles and attainment by tenant, and of all."""
     total = sum(workload.rates().values())
     scenario = Scenario(

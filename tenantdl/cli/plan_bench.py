@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tenantdl.cli import parse
+from tenantdl.cli import parse, serve
 
 if TYPE_CHECKING:
     from tenantdl.bench.plan import Summary
@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     """Add the command of this module to `app`."""
     app.command(name="plan")(plan_command)
     app.command(name="plan-promise")(promise_command)
+    app.command(name="plan-served")(served_command)
     app.command(name="plan-table")(table_command)
 
 
@@ -108,6 +109,58 @@ def promise_command(
                 f"{row['cost_ratio']:.2f}",
             ]
             for row in plan_promise.summarize(rows)
+        ],
+    )
+
+
+def served_command(
+    workload: serve.Workload,
+    share: Annotated[
+        float, typer.Option(min=0.5, max=0.9999, help="Share in time that a margin is to hold.")
+    ] = 0.99,
+    duration: Annotated[
+        float, typer.Option(min=1, max=3600, help="Seconds for each kind of arrivals.")
+    ] = 20,
+    machine: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="Simulate the same on this machine.")
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the results.")
+    ] = None,
+) -> None:
+    """Serve a workload as planned: does the daemon keep the plan's promise?"""
+    from tenantdl.bench import plan_served
+    from tenantdl.cli import render
+    from tenantdl.cli.bench import command_line
+    from tenantdl.load.workload import load_workload
+
+    rows = plan_served.run(
+        load_workload(workload),
+        share=share,
+        duration_s=duration,
+        machine=machine,
+        json=json,
+        command=command_line(),
+        report=render.note,
+    )
+    columns = ["Arrivals", "Tenant", ">rate/s", ">SLO ms", ">planned", ">served", ">p95 ms"]
+    columns += [">p99 ms", ">margin"]
+    render.table(
+        "Share of requests within the target (planned: simulated; served: measured)",
+        columns,
+        [
+            [
+                row["arrivals"],
+                row["tenant"],
+                f"{row['rate']:.1f}",
+                f"{row['slo_ms']:g}",
+                f"{row['planned_within']:.1%}",
+                f"{row['within']:.1%}",
+                f"{row['p95_ms']:.1f}",
+                f"{row['p99_ms']:.1f}",
+                f"{row['margin']:.0%}",
+            ]
+            for row in rows
         ],
     )
 

@@ -142,10 +142,13 @@ def with_stages(workload: Workload) -> Workload:
 def open_applications(
     workload: Workload, models: Mapping[TenantId, str]
 ) -> dict[ModelId, ServedApplication]:
-    """The applications of a workload, whose modules' tenants use `models`. Raises UserError."""
+    """The applications of a workload, whose modules' tenants use `models`; none, where the workload
+    is without stages. Raises UserError."""
     found: dict[ModelId, ServedApplication] = {}
     for section in workload.application:
         name = section.name
+        if any(stage_name(name, module.name) not in models for module in section.module):
+            continue
         if name in models.values():
             raise UserError(f"application {name} has the name of a model")
         if TenantId(section.name) in models:

@@ -1,0 +1,107 @@
+"""Does a plan keep its word on the daemon? A workload planned, then served as planned and driven
+with equal gaps, with Poisson arrivals, and with Poisson arrivals at so much less than what is
+planned for as the margin says.
+
+Rows: {"tenant", "arrivals", "rate", "margin", "slo_ms", "planned_within", "within", "p95_ms",
+"p99_ms"}: `planned_within` simulated with the plan's own dispatch, the others measured on the
+daemon; `simulated_…` beside them are the scheduler's in the simulator, where a machine is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tenantdl.bench import policies, qos
+from tenantdl.bench.envelope import write_results
+from tenantdl.errors import UserError
+from tenantdl.exec.lane_pool import BACKEND
+from tenantdl.load.applications import PlanSection
+from tenantdl.load.workload import Workload
+from tenantdl.plan.dag import scaled
+from tenantdl.plan.margin import hold, simulated
+from tenantdl.plan.simulate import constant, poisson
+from tenantdl.plan.workload import WhatIf, WorkloadPlan, plan_workload
+
+Row = dict[str, Any]
+
+
+def run(
+    workload: Workload,
+    *,
+    share: float,
+    duration_s: float,
+    machine: str | None = None,
+    json: Path | None = None,
+    command: str = "",
+    backend: str = BACKEND,
+    report: Callable[[str], None] = lambda text: None,
+) -> list[Row]:
+    """Rows of every tenant and kind of arrivals. The margin is the largest that any queue needs to
+    hold `share` of Poisson arrivals. Raises UserError for a workload that cannot be planned."""
+    if not workload.tenant:
+        raise UserError("no tenants to drive", where=workload.name)
+    workload = msgspec.structs.replace(workload, plan=workload.plan or PlanSection())
+    planned = plan_workload(workload, WhatIf())
+    held = [hold(each.application, share) for each in planned.planned if each.tenants]
+    margin = max((one.margin for one in held if one is not None), default=0.0)
+    rows: list[Row] = []
+    for arrivals, kind, more in (
+        ("constant", "constant", 0.0),
+        ("poisson", "poisson", 0.0),
+        ("poisson", "poisson + margin", margin),
+    ):
+        report(kind)
+        driven = _driven(workload, arrivals, 1 / (1 + more), duration_s)
+        result = qos.run(driven, backend=backend)
+        beside = policies.simulated(driven, machine) if machine else {}
+        promised = _promised(planned, arrivals, more)
+        rows += [
+            {
+                "tenant": row["tenant"],
+                "arrivals": kind,
+                "rate": row["rate"],
+                "margin": more,
+                "slo_ms": row["qos_ms"],
+                "planned_within": promised[row["tenant"]],
+                "within": row["attainment"],
+                "p95_ms": row["p95_ms"],
+                "p99_ms": row["p99_ms"],
+            }
+            | beside.get(row["tenant"], {})
+            for row in result.rows
+            if row["tenant"] in promised
+        ]
+    if json is not None:
+        write_results(json, rows, command=command, seed=workload.load.seed)
+    return rows
+
+
+def _driven(workload: Workload, arrivals: str, factor: float, duration_s: float) -> Workload:
+    """The tenants of a workload at a factor of their rates."""
+    rates = workload.rates()
+    return msgspec.structs.replace(
+        workload,
+        application=(),
+        load=msgspec.structs.replace(
+            workload.load, arrivals=arrivals, trace=None, duration_s=duration_s
+        ),
+        tenant=tuple(
+            msgspec.structs.replace(t, rate=rates[t.name] * factor, share=msgspec.UNSET)
+            for t in workload.tenant
+        ),
+    )
+
+
+def _promised(planned: WorkloadPlan, arrivals: str, margin: float) -> dict[str, float]:
+    """The share of each tenant's requests within the target by the plan's own dispatch."""
+    process = constant if arrivals == "constant" else poisson
+    found: dict[str, float] = {}
+    for each in planned.planned:
+        application = scaled(each.application, rate=1 / (1 + margin))
+        within = simulated(application, each.plan, arrivals=process).within
+        found |= {tenant.name: within for tenant in each.tenants}
+    return found
