@@ -41,7 +41,6 @@ from tenantdl.sched.messages import (
     Reason,
     Reject,
     RequestArrived,
-    TenantDeclared,
     Tick,
 )
 from tenantdl.units import Ns, from_seconds, to_seconds
@@ -101,7 +100,7 @@ class Engine:
         """Start the lanes; returns at once, `ready` turns true when they have loaded."""
         self._loop = asyncio.get_running_loop()
         self._pool.start(_clock())
-        self._loop.add_reader(self._pool.fileno(), self._guarded)
+        self._loop.add_reader(self._pool.fileno(), self.tell)
         self._watch_lanes()
 
     def close(self) -> None:
@@ -160,22 +159,18 @@ class Engine:
         self.observer.expect(number, call.origin)
         priority = tenant.priority if call.priority is None else call.priority
         terms = (ticket.deadline, expires, priority)
-        self._guarded(RequestArrived(number, call.tenant, call.model, call.plan, *terms))
+        self.tell(RequestArrived(number, call.tenant, call.model, call.plan, *terms))
         try:
             return await ticket.answer
         except asyncio.CancelledError:
             if ticket.lent and not ticket.answer.cancelled() and not ticket.answer.exception():
                 self.leave(ticket)  # answered, but nobody is there to read it
-            self._guarded(Cancelled(number))
+            self.tell(Cancelled(number))
             raise
-
-    def tell(self, event: TenantDeclared) -> None:
-        """Other terms for a tenant; its requests keep those they came with."""
-        self._guarded(event)
 
     # --- the loop around the scheduler
 
-    def _guarded(self, event: Event | None = None) -> None:
+    def tell(self, event: Event | None = None) -> None:
         """Take in what the lanes have said, then `event`. A bug of ours ends the daemon's service
         rather than leaving requests without an answer."""
         if self.failure or self._loop is None:
@@ -281,13 +276,13 @@ class Engine:
 
     def _tick(self) -> None:
         due = self._scheduler.next_wakeup()
-        self._guarded(Tick() if due is not None and due <= _clock() else None)
+        self.tell(Tick() if due is not None and due <= _clock() else None)
 
     def _watch_lanes(self) -> None:
         if self._loop is None:
             return
         again = self._pool.watch(_clock())
-        self._guarded()
+        self.tell()
         if self._journal:
             self._journal.flush()
         self._watch = self._loop.call_later(to_seconds(again - _clock()), self._watch_lanes)
