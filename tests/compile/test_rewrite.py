@@ -266,6 +266,35 @@ def test_one_hot_rows(tmp_path: Path) -> None:
     check(net, tmp_path)
 
 
+def _shuffled(net: Net, x: str, shape: tuple[int, ...], parts: int) -> str:
+    batch, channels, *image = shape
+    split = net.const([batch, parts, channels // parts, *image], np.int64)
+    turned = net.op("Transpose", net.op("Reshape", x, split), perm=[0, 2, 1, 3, 4])
+    return net.op("Reshape", turned, net.const(shape, np.int64))
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_channel_shuffles_go_into_the_convolution(tmp_path: Path, groups: int) -> None:
+    net = Net()
+    x = net.input(2, 12, 9, 9)
+    y = net.op("Conv", x, net.weight(24, 12 // groups, 1, 1), net.weight(24), group=groups)
+    y = net.op("Relu", _batch_norm(net, y, 24))
+    z = _shuffled(net, y, (2, 24, 9, 9), 3)
+    net.output(net.op("Conv", z, net.weight(24, 1, 3, 3), group=24))
+    assert _ops(net) == {"Conv": 2, "Relu": 1}
+    check(net, tmp_path, tolerance=5e-6)
+
+
+def test_channel_shuffles_that_cannot_go_stay() -> None:
+    net = Net()
+    x = net.input(1, 64, 4, 4)
+    blocked = net.op("Conv", x, net.weight(64, 32, 1, 1), group=2)  # whole blocks: fast as it is
+    net.output(_shuffled(net, blocked, (1, 64, 4, 4), 2))
+    read_twice = net.op("Conv", x, net.weight(64, 64, 1, 1))
+    net.output(_shuffled(net, read_twice, (1, 64, 4, 4), 4), read_twice)
+    assert _ops(net) == {"Conv": 2, "Reshape": 4, "Transpose": 2}
+
+
 def test_reshapes_go_behind_activations(tmp_path: Path) -> None:
     """What follows a reshape of a convolution fuses with it; a slice of everything goes."""
     net = Net()

@@ -10,6 +10,7 @@ layer_norm.py     LayerNormalization, RMSNormalization, their scale and bias
 group_norm.py     GroupNormalization as InstanceNormalization
 batch_norm.py     BatchNormalization as Mul and Add
 scale_bias.py     Mul and Add by constants into the weights before them
+shuffle.py        channel shuffles into the convolution before them
 pad.py            Pad into the convolution or pooling behind it
 attention.py      softmax(q·kᵀ)·v as FusedAttention; views.py reads the layouts around it
 projections.py    parallel MatMuls of one input as one
@@ -36,6 +37,7 @@ from tenantdl.compile.rewrite import (
     projections,
     reshapes,
     scale_bias,
+    shuffle,
 )
 from tenantdl.compile.rewrite.edit import Editor
 
@@ -52,6 +54,7 @@ _FAMILIES = (
     batch_norm,
     group_norm,
     scale_bias,
+    shuffle,
     pad,
     gelu,
     activations,
