@@ -47,6 +47,7 @@ def templates() -> dict[str, tuple[Template, ...]]:
         dense,
         elementwise,
         embedding,
+        lrn,
         matmul,
         normalization,
         pool,
@@ -58,7 +59,7 @@ def templates() -> dict[str, tuple[Template, ...]]:
     )
 
     table: dict[str, tuple[Template, ...]] = {}
-    vision = (conv_narrow, conv, conv_transpose, pool, resize)
+    vision = (conv_narrow, conv, conv_transpose, pool, resize, lrn)
     transformers = (dense, matmul, attention, normalization, softmax, reduce, embedding)
     for family in (*vision, *transformers, concat, transpose, view, elementwise):
         for op, template in family.TEMPLATES.items():

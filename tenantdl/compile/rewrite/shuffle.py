@@ -63,7 +63,8 @@ def _order(edit: Editor, node: Node, transpose: Node, opened: Node) -> Array | N
     fits = inner[:1] == before[:1] and inner[3:] == before[2:] and len(inner) == rank + 1
     if not fits or list(transpose.attrs.get("perm", [])) != swapped:
         return None
-    return np.arange(before[1]).reshape(inner[1:3]).T.reshape(-1)
+    order: Array = np.arange(before[1]).reshape(inner[1:3]).T.reshape(-1)
+    return order
 
 
 def _dense_weights(edit: Editor, conv: Node) -> Array | None:
