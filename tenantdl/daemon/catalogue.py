@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import UNSET
 
 from tenantdl.bundle.load import read_manifest
 from tenantdl.bundle.manifest import Padding, Plan, Tensor
@@ -19,7 +20,7 @@ from tenantdl.ids import ModelId, TenantId
 from tenantdl.load.protocol import Array, datatype
 from tenantdl.load.workload import TenantSection, Workload
 from tenantdl.sched.config import LaneSpec, ModelSpec, SchedulerConfig, TenantSpec
-from tenantdl.sched.plans import compiled_batches, compiled_plan
+from tenantdl.sched.plans import compiled_batches, compiled_plan, core_shares
 from tenantdl.units import MS, Ns, from_ms
 
 VERSION = "1"
@@ -225,14 +226,20 @@ def scheduler_config(
 def tenant_spec(workload: Workload, catalogue: Catalogue, name: TenantId) -> TenantSpec:
     """What the scheduler is told about a tenant."""
     tenant = catalogue.tenants[name]
-    main = catalogue.mostly(name)
+    main, rates = catalogue.mostly(name), workload.rates()
+    known = [other for other in map(TenantId, rates) if other in catalogue.tenants]
+    asked = {other: catalogue.mostly(other) for other in known}
+    plans = {str(other): compiled_plan(model.plans[0]) for other, model in asked.items() if model}
+    stated = tenant.share is not UNSET or tenant.rate is not UNSET
+    shares = core_shares(rates, plans) if stated else {}
     return TenantSpec(
         name,
         tenant.queue_max,
         tenant.arenas,
+        share=shares.get(name, 0),
         model=main.id if main else None,
         qos=from_ms(tenant.qos_ms),
-        requests_ks=round(1000 * workload.rates()[name]),
+        requests_ks=round(1000 * rates[name]),
         batching="" if tenant.batching == "off" else tenant.batching,
         batch_max=tenant.batch_max,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tenantdl.bundle.manifest import Plan
 from tenantdl.sched.config import Batches, PlanSpec, VariantSpec, one_core_plan
@@ -44,6 +44,18 @@ def compiled_plan(plan: Plan) -> PlanSpec:
             for variant in plan.variants
         )
     )
+
+
+def core_shares(loads: Mapping[str, float], plans: Mapping[str, PlanSpec]) -> dict[str, int]:
+    """Of all core time that `loads` (requests a second) take, the part of each, in 1/1000, at least
+    one. `plans`: what each mostly asks for; who is not in there has no part."""
+    work = {
+        name: load * sum(plans[name].variants[0].costs[0]) * plans[name].variants[0].cores[0]
+        for name, load in loads.items()
+        if name in plans
+    }
+    whole = sum(work.values())
+    return {name: max(1, round(1000 * part / whole)) for name, part in work.items() if whole}
 
 
 def _slowdowns(alone: tuple[int, ...], pressed: tuple[int, ...]) -> tuple[int, ...]:

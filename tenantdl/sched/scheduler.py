@@ -234,7 +234,7 @@ class Scheduler:
             request.move(State.DONE, self._now)
             target = max(1, request.deadline - request.arrived)
             lateness = (self._now - request.arrived) * 1000 // target
-            self._book.tenants[request.tenant].lateness.append(lateness)
+            self._book.judge(self._book.tenants[request.tenant], lateness)
             self._book.forget(request)
             self._out.append(Complete(request.id))
         else:

@@ -65,13 +65,14 @@ class Model:
 class Tenant:
     """A tenant's waiting requests. `live`: requests of all states not answered; `under_way`: of
     them with an arena. `used`: core time spent lately (ns, halved every second). `lateness`: of its
-    last answers, latency over target in 1/1000."""
+    last answers, latency over target in 1/1000; `missed`: how many of these were late."""
 
     spec: TenantSpec
     queue: RankedQueue
     live: int = 0
     under_way: int = 0
     used: int = 0
+    missed: int = 0
     lateness: deque[int] = field(default_factory=lambda: deque(maxlen=_LATENESS_LENGTH))
 
 

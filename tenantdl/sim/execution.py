@@ -4,9 +4,9 @@
 
 `slowdown` follows, moment by moment, from what runs beside it (`contention`). `span`: a group on
 two sockets shares its data across the link between them. `overheads`: handing a launch to an idle
-lane; the end of a block; starting with fewer cores than wanted; going on with another number of
-cores, or in another lane. A block's overheads are slowed down with it.
-
+lane; the end of a block; coming to be short of cores, once until a request has what it should;
+going on with another number of cores, or in another lane. A block's overheads are slowed down with
+it.
 """
 
 from __future__ import annotations
@@ -97,8 +97,13 @@ class ExecutionModel:
         if not first:
             return self._boundary
         total: int = self._handover if idle else self._boundary
-        total += self._conflict if len(launch.cores) < launch.wanted else 0
+        if _short(launch) and not (launch.begin and before is not None and _short(before)):
+            total += self._conflict
         if before is not None and launch.begin:
             total += self._resize if len(before.cores) != len(launch.cores) else 0
             total += self._migrate if before.lane != launch.lane else 0
         return total
+
+
+def _short(launch: Launch) -> bool:
+    return len(launch.cores) < launch.wanted

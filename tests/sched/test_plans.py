@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tenantdl.bundle.manifest import Plan, Segment, Tensor, Variant
 from tenantdl.sched.config import Batches, one_core_plan
-from tenantdl.sched.plans import compiled_batches, compiled_plan
+from tenantdl.sched.plans import compiled_batches, compiled_plan, core_shares
 
 
 def _plan(*variants: Variant) -> Plan:
@@ -43,3 +43,12 @@ def test_plans_of_equal_shapes_run_requests_together() -> None:
     shared = Tensor("k", "int64", (1,), 0)
     odd = [Plan(b, 64, (shared,), (shared,), (), (Segment(0, 1, 1),), "estimated") for b in (1, 2)]
     assert compiled_batches(odd) == ()
+
+
+def test_shares_are_parts_of_core_time_not_of_requests() -> None:
+    plans = {"rare": one_core_plan((900, 900)), "often": one_core_plan((200,))}
+    assert core_shares({"rare": 1.0, "often": 1.0, "else": 5.0}, plans) == {
+        "rare": 900,
+        "often": 100,
+    }
+    assert core_shares({"rare": 0.0}, plans) == {}

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from tenantdl.ids import TenantId
 from tenantdl.sched.book import Book
 from tenantdl.sched.costs import UNDISTURBED
+from tenantdl.sched.demand import NeedsOf
 from tenantdl.sched.placing import Choice, Decide, Want, place, take_over, urgency
 from tenantdl.sched.queue import Rank
 from tenantdl.sched.request import Request
@@ -33,6 +34,11 @@ _SAFE = 960
 _LATE = 1250
 # Added core time, in 1/1000, that idle cores may be spent on to finish sooner.
 _WIDEN = 400
+# Times its share that a tenant may use before others go first.
+_OVER = 2
+# A tenant that misses so much more than all (1/_EVEN) is ranked by when it has to start; judged by
+# so many answers at least.
+_EVEN, _JUDGED_MIN = 5, 8
 # Launches on more cores than needed, or fewer, have so many times fewer blocks.
 _BRIEF = 4
 
@@ -56,9 +62,13 @@ def tenantdl(book: Book, parameter: int) -> Decide:
     over: frozenset[TenantId] = frozenset()
     rivals = 1
 
+    needs = NeedsOf()
+
     def rank(request: Request) -> Rank:
-        doomed, late, *rest = urgency(request)
-        return (doomed, late, request.tenant in over, *rest)
+        doomed, late, priority, deadline, seq = urgency(request)
+        if book.missed:
+            deadline -= head_start(book, request, needs)
+        return (doomed, late, request.tenant in over, priority, deadline, seq)
 
     def want(request: Request, begin: int, available: int) -> Want | None:
         fit = find_fit(book, request, begin, available // rivals)
@@ -82,6 +92,23 @@ def tenantdl(book: Book, parameter: int) -> Decide:
         yield from take_over(book, rank, want, preempts=ahead)
 
     return decide
+
+
+def head_start(book: Book, request: Request, needs: NeedsOf) -> int:
+    """By how much (ns) a request goes before its deadline's turn because its tenant has missed more
+    than others lately: at the most by the time that it takes, when its start is what it is ranked
+    by. Long requests are last in the order of deadlines until it is too late for them."""
+    tenant = book.tenants[request.tenant]
+    if len(tenant.lateness) < _JUDGED_MIN:
+        return 0
+    worse = UNDISTURBED * tenant.missed // len(tenant.lateness)
+    worse -= UNDISTURBED * book.missed // book.judged
+    if worse <= 0:
+        return 0
+    costs = request.costs
+    average = needs(costs, Ns(request.deadline - request.arrived)).average
+    left = costs.at(0, average).left[request.progress]
+    return left * min(UNDISTURBED, _EVEN * worse) // UNDISTURBED
 
 
 def find_fit(book: Book, request: Request, begin: int, room: int) -> Fit:
@@ -123,7 +150,8 @@ def find_fit(book: Book, request: Request, begin: int, room: int) -> Fit:
 
 
 def over_share(book: Book) -> frozenset[TenantId]:
-    """Tenants with a share that have used more than it lately."""
+    """Tenants with a share that have used far more than it lately: a few more requests than usual
+    are no offence."""
     tenants = book.tenants
     if not any(tenant.spec.share for tenant in tenants.values()):
         return frozenset()
@@ -131,5 +159,5 @@ def over_share(book: Book) -> frozenset[TenantId]:
     return frozenset(
         name
         for name, tenant in tenants.items()
-        if tenant.spec.share and tenant.used * UNDISTURBED > tenant.spec.share * total
+        if tenant.spec.share and tenant.used * UNDISTURBED > _OVER * tenant.spec.share * total
     )
