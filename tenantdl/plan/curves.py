@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from tenantdl.plan.profile import Table
-from tenantdl.plan.structures import Floats, Ints, Structures, structures, undominated
+from tenantdl.plan.structures import Floats, Ints, Structures, spread, structures, undominated
 
 _POINTS = 96
 _WHOLE = 1e-9
@@ -111,7 +111,7 @@ def frontier(table: Table, rate: float, budget: float) -> Frontier:
         nothing = np.zeros(0)
         return Frontier(every, nothing, nothing, np.zeros(0, dtype=np.intp))
     shortest = min(entry.duration_s for entry in every.table)
-    budgets = np.geomspace(shortest, budget, _POINTS)
+    budgets = spread(shortest, budget, _POINTS)
     cost, row = every.cheapest(budgets)
     good = np.isfinite(cost)
     budgets, cost, row = budgets[good], cost[good], row[good]

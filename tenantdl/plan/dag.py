@@ -55,6 +55,14 @@ class Application:
         return _paths(self)
 
     @cached_property
+    def beside(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        """For each module, the others on each path through it."""
+        return tuple(
+            tuple(tuple(m for m in path if m != module) for path in self.paths if module in path)
+            for module in range(len(self.modules))
+        )
+
+    @cached_property
     def order(self) -> tuple[int, ...]:
         """Module numbers, each behind its predecessors."""
         depth = [0] * len(self.modules)
@@ -92,11 +100,8 @@ class ApplicationPlan:
 
 def slack(application: Application, latencies: Sequence[float], module: int) -> float:
     """The latency budget in seconds that the others' latencies leave to a module."""
-    return min(
-        application.slo_s - sum(latencies[other] for other in path if other != module)
-        for path in application.paths
-        if module in path
-    )
+    most = max(sum([latencies[other] for other in others]) for others in application.beside[module])
+    return application.slo_s - most
 
 
 def scaled(application: Application, rate: float = 1.0, slo: float = 1.0) -> Application:

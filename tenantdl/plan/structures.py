@@ -14,6 +14,7 @@ Ties between ratios are not counted here, so latencies err on the safe side.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -227,6 +228,18 @@ def _lowest(need: Floats, least: Floats, own: Floats) -> Floats:
     return np.where(need <= own, np.minimum(whole, part), whole)
 
 
+@lru_cache(maxsize=8)
+def _steps(count: int) -> Floats:
+    return np.linspace(0.0, 1.0, count)
+
+
+def spread(first: float, last: float, count: int) -> Floats:
+    """`count` budgets from `first` to `last`, in equal ratios."""
+    found: Floats = first * (last / first) ** _steps(count)
+    found[-1] = last
+    return found
+
+
 def undominated(every: Structures, budget: float) -> Structures:
     """Rows that may be the cheapest for some budget up to this one. A row's cost falls with the
     budget, so between two samples it is at least its cost at the later one."""
@@ -234,7 +247,7 @@ def undominated(every: Structures, budget: float) -> Structures:
     for samples in _SAMPLES:
         if not len(every.base):
             break
-        budgets = np.geomspace(shortest, budget, samples)
+        budgets = spread(shortest, budget, samples)
         costs = every.costs(budgets)
         best = costs.min(axis=0)
         rival = np.concatenate([[np.inf], best[:-1]]) * (1 - _SLACK)
