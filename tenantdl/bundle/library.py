@@ -6,8 +6,11 @@ no part of TVM. A list of calls runs in C, without the interpreter and its lock.
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
+import itertools
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,13 +54,13 @@ _NAMED_CODES = {
 
 
 class Library:
-    """A loaded kernel library. It stays loaded for as long as the process lives."""
+    """A loaded kernel library. It stays loaded for as long as anybody refers to it."""
 
     def __init__(self, path: Path) -> None:
         """Load the shared library at `path`, whose digest the caller has checked. Raises UserError
         when it cannot be loaded or is not a kernel library."""
         try:
-            self._handle = ctypes.CDLL(str(path), mode=os.RTLD_NOW | os.RTLD_LOCAL)
+            self._handle = ctypes.CDLL(_unseen(path), mode=os.RTLD_NOW | os.RTLD_LOCAL)
         except OSError as error:
             raise UserError(f"kernel library cannot be loaded: {error}", where=str(path)) from error
         self._path = path
@@ -85,6 +88,21 @@ class Library:
             ) from error
         return int(ctypes.cast(function, ctypes.c_void_p).value or 0)
 
+    def __del__(self) -> None:
+        handle = getattr(self, "_handle", None)
+        if handle and not sys.is_finalizing():  # at the end workers may still run its code
+            _ctypes.dlclose(handle._handle)
+
+
+_loads = itertools.count()
+
+
+def _unseen(path: Path) -> str:
+    """Another way to write `path`. To the system's loader, a path that it knows is the library it
+    has loaded, even if the file was replaced since."""
+    digits = ("/." if digit == "0" else "//." for digit in f"{next(_loads):b}")
+    return f"{path.parent}{''.join(digits)}/{path.name}"
+
 
 class Pool:
     """Workers for `cores[1:]`; the thread that made it is the one on `cores[0]`. Each is started
@@ -93,6 +111,7 @@ class Pool:
     def __init__(self, library: Library, cores: Sequence[int]) -> None:
         """Make room for the workers (core −1: on any). Raises ExecutionError when there is none."""
         ids = np.array(cores, np.int32)
+        self._library = library  # whose code the workers run
         self._free, self._rest = library.pool_free, library.pool_rest
         self.handle: int | None = library.pool_new(ids.ctypes.data, len(ids))
         if not self.handle:
@@ -129,6 +148,7 @@ class Calls:
 
     def __init__(self, library: Library, calls: Sequence[KernelCall]) -> None:
         """Raises UserError for a kernel that the library does not have."""
+        self._library = library
         self._run = library.run
         self._tensors = _Tensors()
         self._values = np.zeros(sum(len(call.args) for call in calls), _VALUE)

@@ -127,6 +127,9 @@ class ServedModel:
         return merged
 
 
+Served = ServedModel | ServedApplication
+
+
 @dataclass(slots=True)
 class Catalogue:
     """What is served now: models by id, tenants by name; applications, which are models to clients
@@ -136,14 +139,15 @@ class Catalogue:
     tenants: dict[TenantId, TenantSection]
     applications: dict[ModelId, ServedApplication] = field(default_factory=dict)
 
-    def all(self) -> list[ServedModel | ServedApplication]:
+    def all(self) -> list[Served]:
         """Everything that clients can call."""
         return [*self.models.values(), *self.applications.values()]
 
-    def find(self, name: str, version: str = "") -> ServedModel | ServedApplication | None:
+    def find(self, name: str, version: str = "") -> Served | None:
         """A model or application by what clients call it; without `version` the newest."""
         found = [m for m in self.all() if m.name == name and version in ("", m.version)]
-        return max(found, key=lambda model: int(model.version), default=None)
+        # Of a version that is being replaced, the one that came last.
+        return max(reversed(found), key=lambda model: int(model.version), default=None)
 
     def label(self, model: ModelId) -> tuple[str, str]:
         """Name and version that clients know a model by; its id where it is gone."""
@@ -154,7 +158,7 @@ class Catalogue:
         """The newest version of the model that a tenant mostly calls."""
         first = self.tenants[name].models[:1]
         served = [m for m in self.models.values() if name in m.tenants]
-        return max(served, key=lambda m: (m.name in first, int(m.version)), default=None)
+        return max(reversed(served), key=lambda m: (m.name in first, int(m.version)), default=None)
 
     def layout(self, model: ServedModel) -> ModelLayout:
         """Memory for all that the model's tenants may have inside and under way at once."""
@@ -191,7 +195,7 @@ def open_catalogue(workload: Workload) -> Catalogue:
         for name in names:
             users.setdefault(name, []).append(TenantId(tenant.name))
     models = {
-        ModelId(name): _served(name, path, users[name])
+        ModelId(name): open_model(ModelId(name), name, path, users[name])
         for name, path in paths.items()
         if users[name]
     }
@@ -200,10 +204,13 @@ def open_catalogue(workload: Workload) -> Catalogue:
     return Catalogue(models, tenants, open_applications(workload, used))
 
 
-def _served(name: str, path: Path, users: Sequence[TenantId]) -> ServedModel:
+def open_model(
+    number: ModelId, name: str, path: Path, users: Sequence[TenantId], version: str = VERSION
+) -> ServedModel:
+    """The model whose bundle is at `path`. Raises UserError."""
     manifest = read_manifest(path)
-    bundle, plans = str(path), manifest.plans
-    return ServedModel(ModelId(name), name, bundle, plans, tuple(users), padding=manifest.padding)
+    bundle, plans, padding = str(path), manifest.plans, manifest.padding
+    return ServedModel(number, name, bundle, plans, tuple(users), version, padding)
 
 
 def scheduler_config(
@@ -236,7 +243,7 @@ def tenant_spec(workload: Workload, catalogue: Catalogue, name: TenantId) -> Ten
         name,
         tenant.queue_max,
         tenant.arenas,
-        share=shares.get(name, 0),
+        share=round(1000 * tenant.core_share) if tenant.core_share else shares.get(name, 0),
         model=main.id if main else None,
         qos=from_ms(tenant.qos_ms),
         requests_ks=round(1000 * rates[name]),

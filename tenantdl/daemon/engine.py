@@ -16,13 +16,14 @@ from tenantdl.daemon.alarm import Alarm
 from tenantdl.daemon.applications import Applications
 from tenantdl.daemon.calls import Call, Refused, Ticket
 from tenantdl.daemon.catalogue import Catalogue, scheduler_config
+from tenantdl.daemon.hosting import Hosting
 from tenantdl.daemon.journal import JournalWriter
 from tenantdl.daemon.observe.observer import open_observer
 from tenantdl.daemon.statistics import Statistics, Timing
-from tenantdl.daemon.tenants import Memory, open_memory, open_tenant
+from tenantdl.daemon.tenants import open_tenant
 from tenantdl.daemon.tickets import Tickets
 from tenantdl.exec.lane_pool import BACKEND, Address, LanePool
-from tenantdl.ids import LaneId, ModelId, RequestId, TenantId
+from tenantdl.ids import LaneId, RequestId, TenantId
 from tenantdl.load.protocol import Array
 from tenantdl.load.workload import Workload
 from tenantdl.machine import usable_cores
@@ -71,10 +72,9 @@ class Engine:
         hang = from_seconds(workload.scheduler.hang_s)
         self._pool = LanePool(lanes, hang=hang, backend=backend)
         self._tenants = {n: open_tenant(section) for n, section in catalogue.tenants.items()}
-        self._memory: dict[ModelId, Memory] = {}
-        for model in catalogue.models.values():
-            programs = self._pool.attach(catalogue.layout(model), self._loaded_first)
-            self._memory[model.id] = open_memory(programs)
+        self.hosting = Hosting(workload, catalogue, self._pool, self.tell)
+        self._memory = self.hosting.memory
+        self.hosting.begin(self._loaded_first)
         self._applications = Applications(catalogue, self)
         self.statistics = Statistics(catalogue.label, self._queues)
         counts = self._scheduler.counts
@@ -133,9 +133,9 @@ class Engine:
         """A slot for a call. Raises Refused where there is none."""
         timing = Timing(call.tenant, call.model)
         tenant, memory = self._tenants[call.tenant], self._memory[call.model]
-        full = tenant.count >= tenant.queue_max or not memory.free
-        if self.failure or self._loop is None or full:
-            reason = Reason.QUEUE_FULL if full else Reason.LANE_LOST
+        reason = tenant.refusal(_clock()) if memory.free else Reason.QUEUE_FULL
+        if reason or self.failure or self._loop is None:
+            reason = reason or Reason.LANE_LOST
             self.statistics.refused(timing, reason.value, _clock())
             raise Refused(reason)
         tenant.count += 1
@@ -157,7 +157,7 @@ class Engine:
         ticket.deadline = min(call.deadline or ticket.deadline, expires)
         self._tickets[number] = ticket
         self.observer.expect(number, call.origin)
-        priority = tenant.priority if call.priority is None else call.priority
+        priority = max(tenant.priority, call.priority or 0)  # nobody overtakes others at will
         terms = (ticket.deadline, expires, priority)
         self.tell(RequestArrived(number, call.tenant, call.model, call.plan, *terms))
         try:
@@ -260,7 +260,7 @@ class Engine:
     def leave(self, ticket: Ticket) -> None:
         """The slot of an answered request is free again."""
         self._tenants[ticket.call.tenant].count -= 1
-        self._memory[ticket.call.model].free.append(ticket.slot)
+        self.hosting.leave(ticket.call.model, ticket.slot)
 
     def _refuse_all(self, reason: Reason) -> None:
         """The end of service: nobody is left without an answer."""

@@ -5,27 +5,24 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import resource
 import signal
-import socket
+import ssl
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import msgspec
-import uvicorn
-from starlette.applications import Starlette
 
 from tenantdl.daemon.catalogue import open_catalogue
 from tenantdl.daemon.engine import Engine
 from tenantdl.daemon.following import Following
-from tenantdl.daemon.http import make_app
+from tenantdl.daemon.front import Listening, check_binding, listen, make_server
 from tenantdl.daemon.observe.logs import set_up as set_up_logs
 from tenantdl.daemon.stages import with_stages
 from tenantdl.errors import ExecutionError, UserError
@@ -41,19 +38,20 @@ def serve(
     *,
     journal: str | os.PathLike[str] | None = None,
     backend: str = BACKEND,
-    on_listening: Callable[[str], None] | None = None,
+    on_listening: Callable[[Listening], None] | None = None,
 ) -> None:
     """Serve `workload` until SIGINT or SIGTERM.
 
-    `journal`: a file for every decision of the scheduler. `on_listening` is called with the URL
+    `journal`: a file for every decision of the scheduler. `on_listening` is told where,
     once connections are accepted; models may still be loading then (/v2/health/ready tells).
     Raises UserError for bad bundles, cores or addresses; ExecutionError if lanes do not start, and
     InvariantError, when service cannot go on.
     """
     set_up_logs(workload.observe)
+    check_binding(workload.server)
     staged = with_stages(workload)
     catalogue = open_catalogue(staged)
-    with _listen(workload.server.host, workload.server.port) as listener:
+    with listen(workload.server.host, workload.server.port) as listener:
         engine = Engine(
             staged,
             catalogue,
@@ -61,36 +59,22 @@ def serve(
             backend=backend,
             on_failure=lambda: setattr(server, "should_exit", True),
         )
-        url = "http://{}:{}".format(*listener.getsockname()[:2])
 
-        @contextlib.asynccontextmanager
-        async def lifespan(app: Starlette) -> AsyncIterator[None]:
-            engine.start()
-            following = Following(workload, workload.plan, engine) if workload.plan else None
+        following = Following(workload, workload.plan, engine) if workload.plan else None
+
+        def started(listening: Listening) -> None:
             if following:
                 following.start()
             # What was loaded so far stays; the collector need not walk it again and again.
             gc.freeze()
             if on_listening:
-                on_listening(url)
-            try:
-                yield
-            finally:
-                if following:
-                    following.close()
-                engine.close()
+                on_listening(listening)
 
-        config = uvicorn.Config(
-            make_app(engine, round(workload.server.body_mb_max * 1024**2), lifespan),
-            lifespan="on",
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            limit_concurrency=workload.server.connections_max,
-            timeout_graceful_shutdown=5,
-        )
-        server = uvicorn.Server(config)
+        def stopping() -> None:
+            if following:
+                following.close()
+
+        server = make_server(workload, engine, listener, started, stopping)
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
         if engine.failure:
@@ -99,9 +83,11 @@ def serve(
 
 @dataclass(frozen=True, slots=True)
 class RunningDaemon:
-    """A daemon in a subprocess. `journal`: its scheduler's, complete once it has stopped."""
+    """A daemon in a subprocess. `grpc`: host:port, None without gRPC. `journal`: its scheduler's,
+    complete once it has stopped."""
 
     url: str
+    grpc: str | None
     pid: int
     journal: Path | None
 
@@ -118,15 +104,18 @@ def running_daemon(
 
     Raises UserError for a bad workload, ExecutionError if it does not come up.
     """
-    server = msgspec.structs.replace(workload.server, host="127.0.0.1", port=0)
+    grpc = workload.server.grpc_port
+    server = msgspec.structs.replace(
+        workload.server, host="127.0.0.1", port=0, grpc_port=None if grpc is None else 0
+    )
     task = _Task(msgspec.structs.replace(workload, server=server), _text(journal), backend)
     with TemporaryDirectory(prefix="tenantdl-daemon-") as folder:
         file = Path(folder) / "task.json"
         file.write_bytes(msgspec.json.encode(task))
         process = subprocess.Popen([sys.executable, "-m", "tenantdl.daemon", str(file)])
         try:
-            url = _wait(process, file, time.monotonic() + wait_s)
-            yield RunningDaemon(url, process.pid, Path(journal) if journal else None)
+            listening = _wait(process, file, time.monotonic() + wait_s)
+            yield RunningDaemon(*listening, process.pid, Path(journal) if journal else None)
         finally:
             _stop(process)
 
@@ -141,6 +130,7 @@ class _Outcome(msgspec.Struct, frozen=True):
     """What the subprocess has to say: where it listens, or why it cannot serve."""
 
     url: str = ""
+    grpc: str | None = None
     error: str = ""
 
 
@@ -148,27 +138,31 @@ def _outcome_file(task: Path) -> Path:
     return task.with_name("outcome.json")
 
 
-def _wait(process: subprocess.Popen[bytes], task: Path, until: float) -> str:
-    """Until the daemon is ready; its URL."""
+def _wait(process: subprocess.Popen[bytes], task: Path, until: float) -> Listening:
+    """Until the daemon is ready; where it listens."""
     outcome = _outcome_file(task)
-    url = ""
+    listening: Listening | None = None
     while time.monotonic() < until:
+        ended = process.poll()  # before its last words are read
         if outcome.exists():
             said = msgspec.json.decode(outcome.read_bytes(), type=_Outcome)
             if said.error:
                 raise UserError(said.error)
-            url = said.url
-        if process.poll() is not None:
-            raise ExecutionError(f"the daemon ended at its start, exit code {process.returncode}")
-        if url and _is_ready(url):
-            return url
+            listening = Listening(said.url, said.grpc)
+        if ended is not None:
+            raise ExecutionError(f"the daemon ended at its start, exit code {ended}")
+        if listening and _is_ready(listening.url):
+            return listening
         time.sleep(0.02)
     raise ExecutionError("the daemon was not ready in time")
 
 
 def _is_ready(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/v2/health/ready", timeout=5) as response:
+        # Whose certificate this is does not matter here: it is our own child.
+        trusting = ssl._create_unverified_context() if url.startswith("https") else None
+        ready = f"{url}/v2/health/ready"
+        with urllib.request.urlopen(ready, timeout=5, context=trusting) as response:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
@@ -182,22 +176,6 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def _raise_descriptor_limit() -> None:
-    """As many descriptors as the system lets us have: a connection takes one, models and lanes a
-    few. What is beyond even that waits to be accepted."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    _raise_descriptor_limit()
-    try:
-        return socket.create_server((host, port), backlog=1024)
-    except OSError as error:
-        raise UserError(f"cannot listen on {host}:{port}: {error.strerror}") from error
 
 
 def _text(path: str | os.PathLike[str] | None) -> str | None:
@@ -219,7 +197,7 @@ def run_task(file: Path) -> None:
             task.workload,
             journal=task.journal,
             backend=task.backend,
-            on_listening=lambda url: _write(_Outcome(url=url), outcome),
+            on_listening=lambda where: _write(_Outcome(where.url, where.grpc), outcome),
         )
     except UserError as error:
         _write(_Outcome(error=str(error)), outcome)

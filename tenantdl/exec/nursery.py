@@ -268,8 +268,8 @@ class Nursery:
         self._leaving.append(template)
 
     def _messages(self, template: _Template | None) -> Iterator[object]:
-        """What `template` has said; None at the end when it is gone."""
-        while template is not None:
+        """What `template` has said, as long as it is wanted; None at the end when it is gone."""
+        while template is not None and template.sock.fileno() >= 0:
             try:
                 message = listen(template.sock)
             except BlockingIOError:
@@ -279,8 +279,6 @@ class Nursery:
             if message is None:
                 self._drop(template)
             yield message
-            if message is None:
-                return
 
 
 def _sockets() -> tuple[socket.socket, socket.socket]:

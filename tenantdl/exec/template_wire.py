@@ -93,7 +93,10 @@ def tell(sock: socket.socket, command: Command, files: Sequence[int] = ()) -> No
 
 def hear(sock: socket.socket) -> tuple[Command, list[int]] | None:
     """In the template: the next command and its files; None when the owner has gone."""
-    data, files, _, _ = socket.recv_fds(sock, 1, _FILES_MAX)
+    try:
+        data, files, _, _ = socket.recv_fds(sock, 1, _FILES_MAX)
+    except ConnectionResetError:  # it did not wait for our last answer
+        return None
     if not data:
         return None
     told, *others = files

@@ -8,7 +8,8 @@ Reference: https://docs.nvidia.com/deeplearning/triton-inference-server (protoco
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import ml_dtypes  # registers "bfloat16" with NumPy
@@ -17,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenantdl.errors import UserError
+from tenantdl.load.strings import parse_strings, to_bytes
 
 Array = NDArray[Any]
 
 HEADER_LENGTH = "inference-header-content-length"
 HEADER_BYTES_MAX = 1024**2
 
-# Protocol name → NumPy name. BYTES elements are strings of any length: applications may answer with
-# them, no model takes them.
+# Protocol name → NumPy name. BYTES elements are strings of any length.
 DATATYPES: dict[str, str] = {
     "BOOL": "bool",
     "UINT8": "uint8",
@@ -114,55 +115,83 @@ def decode_request(body: memoryview, header_length: int | None) -> tuple[InferRe
         raise UserError(f"request is not valid: {error}") from error
 
 
-def tensors(request: InferRequest, binary: memoryview) -> dict[str, Array]:
-    """The request's inputs as arrays; binary ones are views of `binary`. Raises UserError."""
+# (region, offset, size) of an input's parameters → those bytes.
+FindMemory = Callable[[Any, Any, Any], memoryview]
+
+
+def no_memory(region: Any, offset: Any, size: Any) -> memoryview:
+    """Where no memory is shared. Raises UserError."""
+    raise UserError(f"no shared memory region {region!r} here")
+
+
+def tensors(
+    request: InferRequest, binary: memoryview, find_memory: FindMemory = no_memory
+) -> dict[str, Array]:
+    """The request's inputs as arrays; binary ones are views of `binary` or of shared memory. Raises
+    UserError."""
     arrays: dict[str, Array] = {}
     offset = 0
     for tensor in request.inputs:
         if tensor.name in arrays:
             raise UserError(f"input {tensor.name!r} is given twice")
-        size = tensor.parameters.get("binary_data_size")
+        asked = tensor.parameters
+        if "shared_memory_region" in asked:
+            size = asked.get("shared_memory_byte_size")
+            offset_in = asked.get("shared_memory_offset", 0)
+            raw = find_memory(asked["shared_memory_region"], offset_in, size)
+            arrays[tensor.name] = from_bytes(tensor.name, tensor.datatype, tensor.shape, raw)
+            continue
+        size = asked.get("binary_data_size")
         if size is None:
             arrays[tensor.name] = _from_json(tensor)
             continue
         if not isinstance(size, int) or not 0 <= size <= len(binary) - offset:
             raise UserError(f"input {tensor.name!r}: binary_data_size {size!r} is beyond the body")
-        arrays[tensor.name] = _from_bytes(tensor, binary[offset : offset + size])
+        raw = binary[offset : offset + size]
+        arrays[tensor.name] = from_bytes(tensor.name, tensor.datatype, tensor.shape, raw)
         offset += size
     if offset != len(binary):
         raise UserError(f"{len(binary) - offset} bytes after the last binary tensor")
     return arrays
 
 
-def _numpy_dtype(tensor: InputTensor) -> np.dtype[Any]:
-    name = DATATYPES.get(tensor.datatype)
-    if name is None:
-        raise UserError(f"input {tensor.name!r}: unknown datatype {tensor.datatype!r}")
-    if name == "object":
-        raise UserError(f"input {tensor.name!r}: no model here takes BYTES")
-    return np.dtype(name)
+def numpy_dtype(name: str, kind: str) -> np.dtype[Any]:
+    """The NumPy dtype of input `name` with the protocol's datatype `kind`. Raises UserError."""
+    dtype = DATATYPES.get(kind)
+    if dtype is None:
+        raise UserError(f"input {name!r}: unknown datatype {kind!r}")
+    return np.dtype(dtype)
 
 
-def _from_bytes(tensor: InputTensor, raw: memoryview) -> Array:
-    dtype = _numpy_dtype(tensor)
-    if any(extent < 0 for extent in tensor.shape):
-        raise UserError(f"input {tensor.name!r}: negative extent in shape {tensor.shape}")
-    needed = dtype.itemsize
-    for extent in tensor.shape:
-        needed *= extent
-    if needed != len(raw):
+def from_bytes(name: str, kind: str, shape: Sequence[int], raw: memoryview) -> Array:
+    """Input `name` from its raw bytes, of which it is a view (BYTES are taken apart). Raises
+    UserError."""
+    dtype = numpy_dtype(name, kind)
+    if any(extent < 0 for extent in shape):
+        raise UserError(f"input {name!r}: negative extent in shape {list(shape)}")
+    count = 1
+    for extent in shape:
+        count *= extent
+    if dtype.kind == "O":
+        return parse_strings(name, count, raw).reshape(shape)
+    if count * dtype.itemsize != len(raw):
         raise UserError(
-            f"input {tensor.name!r}: shape {tensor.shape} of {tensor.datatype} is {needed} bytes, "
-            f"binary_data_size says {len(raw)}"
+            f"input {name!r}: shape {list(shape)} of {kind} is {count * dtype.itemsize} bytes, not "
+            f"{len(raw)}"
         )
-    return np.frombuffer(raw, dtype).reshape(tensor.shape)
+    return np.frombuffer(raw, dtype).reshape(shape)
 
 
 def _from_json(tensor: InputTensor) -> Array:
-    dtype = _numpy_dtype(tensor)
+    dtype = numpy_dtype(tensor.name, tensor.datatype)
     if not tensor.data or tensor.data == msgspec.Raw(b"null"):
         raise UserError(f"input {tensor.name!r} has neither data nor binary_data_size")
     try:
+        if dtype.kind == "O":
+            texts = np.array(_number_decoder.decode(tensor.data), object).ravel()
+            encoded = np.empty(len(texts), object)
+            encoded[:] = [text.encode() for text in texts]
+            return encoded.reshape(tensor.shape)
         values = np.array(_number_decoder.decode(tensor.data))
         # No silent rounding of 1.5 to an integer, nor of 300 to a byte.
         integers = dtype.kind in "iu" and values.dtype.kind in "iu"
@@ -172,34 +201,40 @@ def _from_json(tensor: InputTensor) -> Array:
         if integers and not np.array_equal(array, values):
             raise ValueError(f"values out of range for {tensor.datatype}")
         return array.reshape(tensor.shape)
-    except (ValueError, TypeError, OverflowError, msgspec.MsgspecError) as error:
+    except (
+        *(ValueError, TypeError, OverflowError, AttributeError, MemoryError, RecursionError),
+        msgspec.MsgspecError,
+    ) as error:
         raise UserError(f"input {tensor.name!r}: {error}") from error
 
 
 def encode_response(
-    response: InferResponse, arrays: Mapping[str, Array], binary: frozenset[str]
+    response: InferResponse,
+    arrays: Mapping[str, Array],
+    binary: frozenset[str],
+    elsewhere: Mapping[str, dict[str, Any]] = MappingProxyType({}),
 ) -> tuple[list[bytes], int | None]:
     """Fill `response` with `arrays`; the chunks of the body and the length of its JSON (None if no
-    output is in `binary`: then it is JSON alone)."""
+    output is in `binary`: then it is JSON alone). Outputs that are `elsewhere` (in shared memory)
+    have these parameters and no data."""
     raw: list[bytes] = []
     for name, array in arrays.items():
         tensor = OutputTensor(name, datatype(array.dtype.name), list(array.shape))
-        if name in binary:
-            raw.append(_raw(array))
+        if name in elsewhere:
+            tensor.parameters = elsewhere[name]
+        elif name in binary:
+            raw.append(to_bytes(array))
             tensor.parameters = {"binary_data_size": len(raw[-1])}
+        elif array.dtype.kind == "O":
+            tensor.data = [
+                one.decode(errors="replace") if isinstance(one, bytes) else str(one)
+                for one in array.ravel()
+            ]
         else:
             tensor.data = array.ravel().tolist()
         response.outputs.append(tensor)
     header = _encode(response)
     return [header, *raw], len(header) if raw else None
-
-
-def _raw(array: Array) -> bytes:
-    """Little-endian bytes; of text, every element's length in four bytes and then its UTF-8."""
-    if array.dtype != object:
-        return array.tobytes()
-    texts = [str(element).encode() for element in array.ravel()]
-    return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
 
 
 def encode_request(

@@ -18,134 +18,32 @@ file. Unknown keys are errors that name the nearest known one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta, UnsetType
 
 from tenantdl.errors import UserError, nearest
 from tenantdl.ids import CoreId
 from tenantdl.load.applications import ApplicationSection, PlanSection, check_applications
 from tenantdl.load.arrivals import ARRIVALS
 from tenantdl.load.explain import explain
+from tenantdl.load.sections import LoadSection as LoadSection
+from tenantdl.load.sections import MachineSection as MachineSection
+from tenantdl.load.sections import ModelSection, Section
+from tenantdl.load.sections import ObserveSection as ObserveSection
+from tenantdl.load.sections import SchedulerSection as SchedulerSection
+from tenantdl.load.sections import ServerSection as ServerSection
+from tenantdl.load.sections import TenantSection as TenantSection
 from tenantdl.sched.batching.policies import policy as find_batching
-from tenantdl.sched.policies import DEFAULT, POLICIES, find_policy
+from tenantdl.sched.policies import POLICIES, find_policy
 
 WORKLOAD_BYTES_MAX = 1024**2
 
-Positive = Annotated[float, Meta(gt=0)]
-Count = Annotated[int, Meta(ge=1, le=65536)]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
-
-class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    pass
-
-
-class MachineSection(_Section, frozen=True):
-    """`cores`: which to serve on (default: all usable). `lanes`: how they are grouped, a process
-    each (default: a lane for every core)."""
-
-    cores: tuple[Annotated[int, Meta(ge=0)], ...] = ()
-    lanes: tuple[tuple[Annotated[int, Meta(ge=0)], ...], ...] = ()
-
-
-class ServerSection(_Section, frozen=True):
-    """Where to listen (loopback unless told otherwise; port 0: any free one). `body_mb_max`: bytes
-    of requests being read at once, in all. `journal_mb_max`: where the journal stops."""
-
-    host: str = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
-    connections_max: Count = 1024
-    body_mb_max: Positive = 256
-    journal_mb_max: Positive = 256
-
-
-class ObserveSection(_Section, frozen=True):
-    """What the daemon tells about itself. `log`: lines for people (text) or for programs (json);
-    `requests`: also a line for every request. `otlp`: where OpenTelemetry spans go
-    (http://collector:4318/v1/traces); `sample`: share of the requests that are traced, where the
-    client has not decided."""
-
-    log: Literal["text", "json"] = "text"
-    requests: bool = False
-    otlp: str | None = None
-    sample: Annotated[float, Meta(ge=0, le=1)] = 0.01
-
-
-class SchedulerSection(_Section, frozen=True):
-    """`block_ms`: how long a block should run. `refuse_infeasible`: refuse at arrival what cannot
-    be in time, and floods by tenant share. `hang_s`: a lane silent for so long in one block is
-    killed and restarted."""
-
-    policy: str = DEFAULT
-    block_ms: Annotated[float, Meta(gt=0, le=100)] = 1.5
-    blocks_max: Annotated[int, Meta(ge=1, le=48)] = 16
-    refuse_infeasible: bool = False
-    hang_s: Positive = 5.0
-
-
-class LoadSection(_Section, frozen=True):
-    """What the bench drives. `burstiness`: coefficient of variation of gamma gaps. `trace`: a file
-    of arrival times in seconds, one a line. `pace`: how the rate steps, as relative rates of equal
-    parts of the run. `in_flight_max`: the client drops what is beyond. `profile_rate`: the rate
-    where published profiles stand for the bundles."""
-
-    rate: Positive = 10.0
-    profile_rate: Positive | None = None
-    arrivals: str = "poisson"
-    burstiness: Positive = 2.0
-    trace: str | None = None
-    pace: Annotated[tuple[Annotated[float, Meta(ge=0)], ...], Meta(max_length=1024)] = ()
-    duration_s: Positive = 30.0
-    seed: Annotated[int, Meta(ge=0)] = 1
-    in_flight_max: Count = 512
-
-
-class ModelSection(_Section, frozen=True):
-    """A model that several tenants may call, by `name`."""
-
-    name: Name
-    bundle: str
-
-
-class TenantSection(_Section, frozen=True):
-    """One tenant. `models`: which it may call, mostly the first; or, for short, its own `bundle`,
-    served under the name `model` (default: the bundle's own). `share` of the load's rate, or its
-    own `rate`. Lower `priority` goes first. `queue_max`: requests inside at once; `arenas`: of them
-    under way at once; `timeout_ms`: after so long an unfinished request is refused (default: 10
-    times its QoS, at least 1 s). `inputs`: an .npz for the load (default: seeded random).
-    `in_flight_max`: of its own requests, the client drops what is beyond. `batching`: how requests
-    are batched where the bundle has plans for several at once: auto, off, or a policy such as
-    deferred, eager, timeout(2); `batch_max`: how many at most. `onnx`: what the bundle was compiled
-    from, a file or a name of the zoo, for peers (default: the bundle's name). `profile`: which
-    published profile stands for the bundle in a simulation (default: its own segments), with
-    `profile_qos_ms` and `profile_share` for target and share."""
-
-    name: Name
-    qos_ms: Positive
-    bundle: str | None = None
-    model: Name | None = None
-    models: Annotated[tuple[Name, ...], Meta(max_length=256)] = ()
-    share: Positive | UnsetType = UNSET
-    rate: Positive | UnsetType = UNSET
-    priority: Annotated[int, Meta(ge=0, le=100)] = 1
-    queue_max: Count = 64
-    arenas: Annotated[int, Meta(ge=1, le=64)] = 4
-    batching: str = "auto"
-    batch_max: Annotated[int, Meta(ge=1, le=64)] = 16
-    timeout_ms: Positive | None = None
-    inputs: str | None = None
-    in_flight_max: Count | None = None
-    onnx: str | None = None
-    profile: Name | None = None
-    profile_qos_ms: Positive | None = None
-    profile_share: Positive | None = None
-
-
-class Workload(_Section, frozen=True):
+class Workload(Section, frozen=True):
     """A checked workload file. `format` is always 1. `application`: models joined to a DAG, see
     `load.applications`; `profiles`: tables of measured latency to plan with."""
 
@@ -165,8 +63,12 @@ class Workload(_Section, frozen=True):
 
     def bundle_of(self, tenant: TenantSection) -> str:
         """The bundle that the tenant mostly calls, as the file names it."""
-        named = {model.name: model.bundle for model in self.model}
-        return named[tenant.models[0]] if tenant.bundle is None else tenant.bundle
+        if tenant.bundle is not None:
+            return tenant.bundle
+        for model in self.model:
+            if model.name in tenant.models[:1]:
+                return model.bundle
+        raise UserError(f"tenant {tenant.name} names no bundle")
 
     def bundle_path(self, tenant: TenantSection) -> Path:
         """Where that bundle is; `load_workload` has made `bundles` absolute."""
@@ -206,13 +108,16 @@ def _share(tenant: TenantSection) -> float:
     return 1.0 if isinstance(tenant.share, UnsetType) else tenant.share
 
 
-def load_workload(path: str | Path) -> Workload:
-    """Read a workload file. Raises UserError with the file and the key."""
+def load_workload(path: str | Path, *, partial: bool = False) -> Workload:
+    """Read a workload file. Raises UserError with the file and the key. A `partial` one is not
+    checked as a whole: `serving` does that."""
     file = Path(path)
     try:
         if file.stat().st_size > WORKLOAD_BYTES_MAX:
             raise UserError("workload is too large", where=str(file))
-        workload = parse_workload(file.read_bytes(), where=str(file))
+        workload = _decode(file.read_bytes(), str(file))
+        if not partial:
+            check_workload(workload, str(file))
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", where=str(file)) from error
     folder = file.resolve().parent
@@ -220,6 +125,14 @@ def load_workload(path: str | Path) -> Workload:
     return msgspec.structs.replace(
         workload,
         bundles=str(folder / workload.bundles),
+        server=msgspec.structs.replace(
+            workload.server,
+            **{
+                key: value and str(folder / value)
+                for key in ("tls_cert", "tls_key", "repository")
+                if (value := getattr(workload.server, key)) is not None
+            },
+        ),
         profiles=tuple(str(folder / table) for table in workload.profiles),
         load=msgspec.structs.replace(workload.load, trace=trace and str(folder / trace)),
         tenant=tuple(
@@ -233,16 +146,34 @@ def load_workload(path: str | Path) -> Workload:
     )
 
 
+def serving(workload: Workload | None, server: Mapping[str, Any]) -> Workload:
+    """`workload` with the keys of `server` that are not None in its server section. Without one:
+    a single tenant that may call every model of the repository. Raises UserError."""
+    if workload is None:
+        if server.get("repository") is None:
+            raise UserError("give a workload file, --model-repository DIR, or both")
+        workload = Workload(tenant=(TenantSection(name="default", qos_ms=1000, queue_max=256),))
+    given = {key: value for key, value in server.items() if value is not None}
+    section = msgspec.structs.replace(workload.server, **given)
+    workload = msgspec.structs.replace(workload, server=section)
+    check_workload(workload)
+    return workload
+
+
 def parse_workload(text: bytes | str, where: str = "workload") -> Workload:
     """Check a workload's TOML; paths stay as they are. Raises UserError."""
+    workload = _decode(text, where)
+    check_workload(workload, where)
+    return workload
+
+
+def _decode(text: bytes | str, where: str) -> Workload:
     try:
-        workload = msgspec.toml.decode(text, type=Workload)
+        return msgspec.toml.decode(text, type=Workload)
     except msgspec.ValidationError as error:
         raise UserError(explain(str(error), Workload), where=where) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"not TOML: {error}", where=where) from error
-    check_workload(workload, where)
-    return workload
 
 
 def json_schema() -> dict[str, Any]:
@@ -255,6 +186,8 @@ def json_schema() -> dict[str, Any]:
 
 def check_workload(workload: Workload, where: str = "workload") -> None:
     """Check what types cannot say: names, policies, arrivals. Raises UserError."""
+    if (workload.server.tls_cert is None) != (workload.server.tls_key is None):
+        raise UserError("server.tls_cert: goes with server.tls_key", where=where)
     if not workload.tenant and not workload.application:
         raise UserError("object missing required field tenant (or application)", where=where)
     check_applications(workload.application, where)
@@ -271,10 +204,14 @@ def check_workload(workload: Workload, where: str = "workload") -> None:
             raise UserError(f"{key}: give rate or share, not both", where=where)
         if tenant.arenas > tenant.queue_max:
             raise UserError(f"{key}.arenas: more than queue_max is no use", where=where)
-        if (tenant.bundle is None) != bool(tenant.models):
-            raise UserError(f"{key}: give bundle or models, one of them", where=where)
+        if tenant.bundle is not None and tenant.models:
+            raise UserError(f"{key}: give bundle or models, not both", where=where)
         if tenant.batching != "off":
             _named(find_batching, tenant.batching, f"{key}.batching", where)
+        if workload.server.repository is not None:
+            continue  # any name may come to be there, and without names a tenant may call them all
+        if tenant.bundle is None and not tenant.models:
+            raise UserError(f"{key}: give bundle or models, one of them", where=where)
         for index_of, name in enumerate(tenant.models):
             _known(f"{key}.models[{index_of}]", name, models, where)
     policy = workload.scheduler.policy

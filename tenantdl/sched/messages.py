@@ -27,6 +27,7 @@ class Reason(enum.Enum):
     """Why a request is refused."""
 
     QUEUE_FULL = "queue_full"
+    RATE_EXCEEDED = "rate_exceeded"
     DEADLINE_INFEASIBLE = "deadline_infeasible"
     EXPIRED = "expired"
     LANE_LOST = "lane_lost"

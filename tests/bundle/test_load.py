@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from nets import Net
 
 import tenantdl
+from tenantdl.bundle.library import Library
 from tenantdl.bundle.load import load_bundle
 from tenantdl.compile.pipeline import compile_model
 from tenantdl.errors import UserError
@@ -171,3 +173,27 @@ def test_variants_are_checked_like_the_plan(bundle: Path) -> None:
         _edit(bundle, lambda manifest, changes=changes: _variant(manifest, **changes))
         with pytest.raises(UserError, match=complaint):
             load_bundle(bundle)
+
+
+def test_a_replaced_library_is_loaded_anew(tmp_path: Path) -> None:
+    """Under the same path: the system's loader would hand out the old one, and keeps it."""
+    answers = []
+    for value in (1, 2):
+        source = tmp_path / f"v{value}.c"
+        body = f"int tenantdl_run(void) {{ return {value}; }}\n"
+        others = ("pool_new", "pool_free", "pool_rest")
+        body += "".join(f"void tenantdl_{name}(void) {{}}\n" for name in others)
+        source.write_text(body)
+        fresh = tmp_path / "fresh.so"
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", fresh, source], check=True)
+        fresh.rename(tmp_path / "kernels.so")
+        library = Library(tmp_path / "kernels.so")
+        library.run.argtypes = []
+        answers.append(library)
+    assert [library.run() for library in answers] == [1, 2]
+    maps = Path("/proc/self/maps").read_text
+    assert maps().count(str(tmp_path)) > 0
+    del library
+    answers.clear()
+    gc.collect()
+    assert str(tmp_path) not in maps()

@@ -71,8 +71,11 @@ def test_infer_from_a_file_and_from_random_values(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("infer", "none", "--random", "1"), "HTTP 404: unknown model 'none'"),
-        (("infer", "quick", "--random", "1", "--tenant", "eve"), "HTTP 400: tenant 'eve' does not"),
+        (("infer", "none", "--random", "1"), "HTTP 404: Request for unknown model: 'none'"),
+        (
+            ("infer", "quick", "--random", "1", "--tenant", "eve"),
+            "HTTP 400: tenant 'eve' is not yours",
+        ),
         (("infer", "quick", "--random", "1", "--shape", "z=1"), "unknown input 'z'"),
         (("infer", "quick", "--random", "1", "--shape", "x=1x3"), "HTTP 400: no plan for input"),
     ],

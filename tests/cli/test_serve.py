@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tenantdl import daemon
+from tenantdl.daemon.front import Listening
 from tests.cli.conftest import Cli
 
 TEXT = "[server]\nport = 8123\n[[tenant]]\nname = 'ocr'\nbundle = 'b'\nqos_ms = 15\n"
@@ -20,7 +21,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def serve(workload: Any, **options: Any) -> None:
         asked.update(options, workload=workload)
-        options["on_listening"]("http://127.0.0.1:1")
+        options["on_listening"](Listening("http://127.0.0.1:1", None))
 
     monkeypatch.setattr(daemon, "serve", serve)
     return asked

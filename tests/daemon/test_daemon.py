@@ -17,7 +17,7 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from tenantdl.daemon import RunningDaemon, running_daemon
-from tenantdl.errors import ExecutionError, UserError
+from tenantdl.errors import UserError
 from tenantdl.load.workload import Workload, parse_workload
 from tenantdl.machine import usable_cores
 from tenantdl.sched.journal import read, replay
@@ -200,10 +200,10 @@ def test_a_bad_workload_is_a_user_error(bundles: Path, tmp_path: Path) -> None:
         pass
 
 
-def test_lanes_that_never_start_end_the_daemon(bundles: Path, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_ends_the_daemon(bundles: Path, tmp_path: Path) -> None:
     bundle = fake_bundle(tmp_path, "bad", SEGMENTS, 666)
     bad = parse_workload(f'[[tenant]]\nname = "a"\nbundle = "{bundle}"\nqos_ms = 5')
-    with pytest.raises(ExecutionError, match="ended at its start"), daemon(bad, tmp_path / "j"):
+    with pytest.raises(UserError, match="never loads"), daemon(bad, tmp_path / "j"):
         pass
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import json
-import socket
-import threading
 import time
 from collections.abc import Iterator
 
@@ -14,99 +11,19 @@ import msgspec
 import numpy as np
 import pytest
 import tritonclient.http as triton
-import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
-from tenantdl.bundle.manifest import Plan, Segment, Tensor
-from tenantdl.daemon.calls import Call, Refused
-from tenantdl.daemon.catalogue import Catalogue, ServedModel
-from tenantdl.daemon.http import STATUS, make_app
-from tenantdl.daemon.observe.observer import Observer
-from tenantdl.daemon.statistics import Statistics, Timing
-from tenantdl.ids import CoreId, LaneId, ModelId, TenantId
+from tenantdl.daemon.protocol.refusals import STATUS
 from tenantdl.load.protocol import DATATYPES
 from tenantdl.load.status import Status
-from tenantdl.sched.config import LaneSpec, SchedulerConfig, TenantSpec
 from tenantdl.sched.messages import Reason
-from tenantdl.sched.state import Counts
-from tenantdl.units import Ns
-
-BODY_BYTES_MAX = 8 * 1024**2
-
-
-def plan(batch: int) -> Plan:
-    inputs = (Tensor("x", "float32", (batch, 3), 0), Tensor("k", "int64", (1,), 64))
-    outputs = (Tensor("y", "float32", (batch, 3), 0), Tensor("n", "int64", (1,), 64))
-    return Plan(batch, 128, inputs, outputs, (), (Segment(0, 1, 1000),), "estimated")
-
-
-def dtype_plan(dtype: str) -> Plan:
-    x, y = Tensor("x", dtype, (2, 2), 0), Tensor("y", dtype, (2, 2), 0)
-    return Plan(1, 128, (x,), (y,), (), (Segment(0, 1, 1000),), "estimated")
-
-
-class FakeEngine:
-    """Adds k to x, echoes single inputs, and refuses as it is told."""
-
-    def __init__(self) -> None:
-        models = {"add": ((plan(1), plan(4)), ("alice", "bob"))}
-        for name in DATATYPES.values():
-            if name != "object":
-                models[f"echo_{name}"] = ((dtype_plan(name),), (f"echo_{name}",))
-        self.catalogue = Catalogue(
-            {
-                ModelId(name): ServedModel(
-                    ModelId(name), name, name, plans, tuple(TenantId(t) for t in tenants)
-                )
-                for name, (plans, tenants) in models.items()
-            },
-            {},
-        )
-        users = [t for m in self.catalogue.models.values() for t in m.tenants]
-        self.statistics = Statistics(self.catalogue.label, lambda: dict.fromkeys(users, 3))
-        config = SchedulerConfig(
-            policy="tenantdl",
-            lanes=(LaneSpec(LaneId(0), (CoreId(0),)),),
-            models=(),
-            tenants=tuple(TenantSpec(t, queue_max=8, arenas=1, qos=Ns(10**9)) for t in users),
-        )
-        self.observer = Observer(config, self.statistics, Counts, started=Ns(time.monotonic_ns()))
-        self.ready = True
-        self.reason: Reason | None = None
-        self.calls: list[Call] = []
-        self.hold = False
-        self.cancelled = threading.Event()
-
-    async def infer(self, call: Call) -> tuple[dict[str, np.ndarray], Timing]:
-        self.calls.append(call)
-        if self.reason:
-            raise Refused(self.reason)
-        if self.hold:
-            try:
-                await asyncio.sleep(60)
-            finally:
-                self.cancelled.set()
-        timing = Timing(call.tenant, call.model, total=10**6, queue=10, compute_infer=500)
-        self.statistics.answered(timing, Ns(time.monotonic_ns()))
-        x = call.inputs["x"]
-        if "k" not in call.inputs:
-            return {"y": x.copy()}, timing
-        k = call.inputs["k"]
-        return {"y": x + k.astype(np.float32), "n": k + 1}, timing
+from tests.daemon.fake_service import BODY_BYTES_MAX, FakeEngine, FakeServer
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[str, FakeEngine]]:
-    engine = FakeEngine()
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(make_app(engine, BODY_BYTES_MAX), log_level="warning", lifespan="off")
-    running = uvicorn.Server(config)
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
-    thread.start()
-    yield "{}:{}".format(*listener.getsockname()), engine
-    running.should_exit = True
-    thread.join()
-    listener.close()
+    with FakeServer().running() as running:
+        yield running.http, running.engine
 
 
 @pytest.fixture
@@ -266,7 +183,7 @@ def test_statistics(client: triton.InferenceServerClient) -> None:
     assert parts["success"]["ns"] == after["inference_count"] * 10**6
     assert parts["compute_infer"]["count"] == after["inference_count"]
     assert {"queue", "compute_input", "compute_output", "fail", "cache_hit"} <= set(parts)
-    assert len(client.get_inference_statistics()["model_stats"]) == 1 + len(DATATYPES) - 1
+    assert len(client.get_inference_statistics()["model_stats"]) == 3 + len(DATATYPES)
 
 
 # --- what goes wrong
@@ -296,9 +213,9 @@ ADD = {"inputs": [X, K]}
         ({"inputs": [{**X, "datatype": "FP64"}, K]}, "input 'x' has datatype FP64, needs FP32"),
         ({"inputs": [{**X, "shape": [3, 1]}, K]}, "no plan for input shapes {'x': [3, 1]"),
         ({"inputs": [{**X, "shape": [2]}, K]}, "input 'x': cannot reshape"),
-        ({**ADD, "outputs": [{"name": "q"}]}, "unknown output 'q'"),
-        ({**ADD, "parameters": {"tenant": "eve"}}, "tenant 'eve' does not use model add"),
-        ({**ADD, "parameters": {"tenant": {}}}, "tenant {} does not use model add"),
+        ({**ADD, "outputs": [{"name": "q"}]}, "unexpected inference output 'q'"),
+        ({**ADD, "parameters": {"tenant": "eve"}}, "tenant 'eve' is not yours"),
+        ({**ADD, "parameters": {"tenant": {}}}, "tenant {} is not yours"),
         ({**ADD, "parameters": {"timeout": "soon"}}, "parameter 'timeout' must be a whole number"),
         ({**ADD, "parameters": {"priority": -1}}, "parameter 'priority' must be a whole number"),
         ({"inputs": 3}, "request is not valid"),
@@ -391,9 +308,10 @@ def test_bytes_being_read_are_bounded_together(server: tuple[str, FakeEngine]) -
         time.sleep(0.01)
 
 
-def test_compressed_requests_are_refused(server: tuple[str, FakeEngine]) -> None:
-    headers = {"Content-Encoding": "gzip"}
-    assert raw(server, "POST", "/v2/models/add/infer", b"x", headers)[0] == 415
+def test_strange_codings_are_refused(server: tuple[str, FakeEngine]) -> None:
+    for coding, status in (("br", 415), ("gzip", 400)):
+        headers = {"Content-Encoding": coding}
+        assert raw(server, "POST", "/v2/models/add/infer", b"x", headers)[0] == status
 
 
 def test_a_client_that_hangs_up_cancels_its_request(

@@ -1,9 +1,10 @@
 """A backend for lanes without kernels: each segment sleeps and adds one to what is in the arena.
 
-The bundle's path says how: "fake:SEGMENTS:MICROSECONDS", and for how many requests together each
-of its plans is, ":1,2,4". Inputs below zero make mischief in the
-middle segment: -1 kills the process, -2 raises, -3 hangs, -4 kills it only if the file in
-FAKE_ONCE is still there (and removes it). 77 becomes the number of cores that a block runs on."""
+The bundle's path, or the file "behaviour" in it, says how: "fake:SEGMENTS:MICROSECONDS", and for
+how many requests together each of its plans is, ":1,2,4"; 666 raises when it is loaded, 777 kills.
+Inputs below zero make mischief in the middle segment: -1 kills the process, -2 raises, -3 hangs, -4
+kills it only if the file in FAKE_ONCE is still there (and removes it). 77 becomes the number of
+cores that a block runs on."""
 
 from __future__ import annotations
 
@@ -123,9 +124,13 @@ class FakeProgram:
 def open_programs(
     bundle: str, plans: Sequence[tuple[int, Sequence[memoryview]]]
 ) -> list[list[FakeProgram]]:
-    _, segments, micros, *together = Path(bundle).name.split(":")
+    said = Path(bundle) / "behaviour"
+    name = said.read_text() if said.exists() else Path(bundle).name
+    _, segments, micros, *together = name.split(":")
     if micros == "666":
         raise RuntimeError("this one never loads")
+    if micros == "777":
+        os.kill(os.getpid(), signal.SIGKILL)
     batches = [int(batch) for batch in together[0].split(",")] if together else [1] * len(plans)
     return [
         [FakeProgram(int(segments), int(micros), a, batches[number]) for a in arenas]

@@ -70,7 +70,10 @@ def sized(size: object, **changes: object) -> dict[str, object]:
     ("inputs", "extra", "message"),
     [
         ([tensor(datatype="INT9")], b"", "'x': unknown datatype 'INT9'"),
-        ([tensor(datatype="BYTES")], b"", "no model here takes BYTES"),
+        ([tensor(datatype="BYTES", data=[1, 2])], b"", "'x'"),
+        ([sized(5, datatype="BYTES", shape=[2])], b"\1\0\0\0a", "2 BYTES elements in 5 bytes"),
+        ([sized(5, datatype="BYTES", shape=[1])], b"\2\0\0\0a", "goes beyond the data"),
+        ([sized(6, datatype="BYTES", shape=[1])], b"\1\0\0\0aa", "1 bytes after its last"),
         ([tensor(data=[1, 300])], b"", "out of range for INT8"),
         ([tensor(data=[1.5, 2])], b"", "float64 values for INT8"),
         ([tensor(data=["a", "b"])], b"", "'x'"),
@@ -82,7 +85,7 @@ def sized(size: object, **changes: object) -> dict[str, object]:
         ([sized(3)], b"12", "is beyond the body"),
         ([sized(-1)], b"12", "is beyond the body"),
         ([sized("2")], b"12", "is beyond the body"),
-        ([sized(1)], b"1", "is 2 bytes, binary_data_size says 1"),
+        ([sized(1)], b"1", "is 2 bytes, not 1"),
         ([sized(2, shape=[-2, -1])], b"12", "negative extent"),
     ],
 )

@@ -1,0 +1,103 @@
+"""Who asks, and what they may do. Tokens are compared by their digests, in constant time.
+
+As long as no token is configured, everybody is the operator and may speak for any tenant. With
+tokens, a client is the tenant whose token it sends (`Authorization: Bearer TOKEN`), or the
+operator; without a token it can only be a tenant that has none. To others nothing exists that they
+may not use: an unknown model and a forbidden one get the same answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from tenantdl.daemon.catalogue import Catalogue, Served
+from tenantdl.daemon.protocol.refusals import ProtocolError
+from tenantdl.ids import TenantId
+from tenantdl.load.workload import TenantSection
+
+_SCHEME = "bearer "
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """`tenants`: whom it may speak for. `operator`: it may load, unload and see everything."""
+
+    tenants: frozenset[TenantId]
+    operator: bool
+
+    def tenant_for(self, model: Served, asked: object = None) -> TenantId:
+        """The tenant of a request for `model`: `asked` (the parameter), else the first it may be.
+        Raises ProtocolError."""
+        able = [tenant for tenant in model.tenants if tenant in self.tenants]
+        if asked is None and able:
+            return able[0]
+        if asked not in able:
+            raise ProtocolError(400, f"tenant {asked!r} is not yours, or does not use this model")
+        return TenantId(str(asked))
+
+
+class Access:
+    """Callers by what they send."""
+
+    def __init__(
+        self,
+        tenants: Mapping[TenantId, TenantSection],
+        operator: tuple[str, ...],
+        applications: Iterable[str] = (),
+    ) -> None:
+        """`operator`: digests of the operator's tokens. `applications`: tenants of their own, whom
+        only operators speak for once there are tokens."""
+        open_ones = frozenset(name for name, t in tenants.items() if not t.token_sha256)
+        everybody = frozenset(tenants)
+        self.secured = bool(operator) or open_ones != everybody
+        self._callers = [
+            (bytes.fromhex(digest), Caller(frozenset({name}), operator=False))
+            for name, tenant in tenants.items()
+            for digest in tenant.token_sha256
+        ]
+        all_of_them = everybody | {TenantId(name) for name in applications}
+        full = Caller(all_of_them, operator=True)
+        self._callers += [(bytes.fromhex(digest), full) for digest in operator]
+        self._nobody = Caller(open_ones, operator=False) if self.secured else full
+        self._memory = {n for n, t in tenants.items() if t.shared_memory or not t.token_sha256}
+
+    def caller(self, authorization: str | None) -> Caller:
+        """Who sends this header. Raises ProtocolError (401) for a wrong token, and for none where
+        one is needed."""
+        if not self.secured:
+            return self._nobody
+        if authorization is None:
+            if not self._nobody.tenants:
+                raise ProtocolError(401, "a token is needed")
+            return self._nobody
+        token = authorization[len(_SCHEME) :].strip()
+        digest = hashlib.sha256(token.encode()).digest()
+        found: Caller | None = None
+        for known, caller in self._callers:  # all of them, whatever the first say
+            if hmac.compare_digest(known, digest):
+                found = caller
+        if found is None or not authorization.lower().startswith(_SCHEME):
+            raise ProtocolError(401, "the token is not valid")
+        return found
+
+    def may_map_memory(self, caller: Caller) -> bool:
+        """Whether `caller` may name regions of this machine's shared memory."""
+        return caller.operator or bool(caller.tenants & self._memory)
+
+
+def find_model(catalogue: Catalogue, caller: Caller, name: str, version: str = "") -> Served:
+    """A model that `caller` may use. Raises ProtocolError (404)."""
+    model = catalogue.find(name, version)
+    if model is None or not (caller.operator or caller.tenants.intersection(model.tenants)):
+        which = f"'{name}'" if not version else f"'{name}' version {version}"
+        raise ProtocolError(404, f"Request for unknown model: {which} is not found")
+    return model
+
+
+def require_operator(caller: Caller) -> None:
+    """Raises ProtocolError (403) unless `caller` is the operator."""
+    if not caller.operator:
+        raise ProtocolError(403, "only the operator may do this")
