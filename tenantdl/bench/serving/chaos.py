@@ -184,7 +184,8 @@ def _injured(injuries: Sequence[Injury], settings: Settings) -> Check:
 
 def recovery(workload: Workload, outcome: Outcome, injuries: Sequence[Injury]) -> list[Check]:
     """For each tenant: the 99th percentile of what was due a second or more after the last injury,
-    beside that of what was due before the first."""
+    beside that of what was due before the first. What the next injury may have hit (it came within
+    the tenant's target) belongs to that one."""
     if not injuries:
         raise ExecutionError("no lane was injured: the load was over too soon")
     times = np.array([injury.at - outcome.begun for injury in injuries])
@@ -197,7 +198,9 @@ def recovery(workload: Workload, outcome: Outcome, injuries: Sequence[Injury]) -
         before = waits[due < times[0]] if len(own) else waits
         last = np.searchsorted(times, due, side="right") - 1
         since = due - times[np.maximum(last, 0)]
-        after = waits[(last >= 0) & (since >= RECOVERY_NS)] if len(own) else waits
+        ahead = np.append(times, np.iinfo(np.int64).max)[last + 1]
+        undisturbed = ahead - due > from_ms(tenant.qos_ms)
+        after = waits[(last >= 0) & (since >= RECOVERY_NS) & undisturbed] if len(own) else waits
         if len(before) == 0 or len(after) == 0:
             checks.append(Check(f"{tenant.name}: p99 is normal again", False, "too few requests"))
             continue
