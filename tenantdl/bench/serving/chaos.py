@@ -131,12 +131,12 @@ def _under_load(
     injuries: list[Injury] = []
     over = threading.Event()
     hand = threading.Thread(target=_injure, args=(served.pid, settings, injuries, over))
-    hand.start()
     try:
-        outcome = drive(plan)
+        outcome = drive(plan, on_begun=hand.start)
     finally:
         over.set()
-        hand.join()
+        if hand.is_alive():
+            hand.join()
     return outcome, injuries
 
 
