@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from tenantdl.bundle.manifest import Plan
+from tenantdl.errors import UserError
 from tenantdl.sched.config import Batches, PlanSpec, VariantSpec, one_core_plan
 
 _UNDISTURBED = 1000
@@ -56,6 +59,27 @@ def core_shares(loads: Mapping[str, float], plans: Mapping[str, PlanSpec]) -> di
     }
     whole = sum(work.values())
     return {name: max(1, round(1000 * part / whole)) for name, part in work.items() if whole}
+
+
+def narrowed(spec: PlanSpec, cores: tuple[int, ...]) -> PlanSpec:
+    """`spec` with costs on these numbers of cores only; as it is where none is named. Raises
+    UserError when nothing is left."""
+    if not cores:
+        return spec
+    known = spec.variants[0].cores
+    kept = [index for index, count in enumerate(known) if count in cores]
+    if not kept:
+        raise UserError(f"no costs on {list(cores)} cores: compiled for {list(known)}")
+    return PlanSpec(
+        tuple(
+            msgspec.structs.replace(
+                variant,
+                cores=tuple(variant.cores[i] for i in kept),
+                costs=tuple(variant.costs[i] for i in kept),
+            )
+            for variant in spec.variants
+        )
+    )
 
 
 def _slowdowns(alone: tuple[int, ...], pressed: tuple[int, ...]) -> tuple[int, ...]:
