@@ -23,6 +23,9 @@ def test_many_weights_over_few_pixels_go_chunk_by_chunk() -> None:
     target = parse_target("x86_64:sapphirerapids")
     assert choose(_heavy(2048, 7, 512), target, 1).chunk
     assert not choose(_heavy(64, 56, 64), target, 1).chunk
+    for side in (7, 14, 28):
+        found = ranked_schedules(_heavy(512, side, 1024), target, 2)
+        assert all(s.blocks <= 6 for s in found if s.chunk)  # slower with more streams
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 4])

@@ -22,6 +22,7 @@ _FOREIGN_BYTES_A_CYCLE = 2.0  # what another core wrote last
 # beside the arithmetic.
 _COLD_BYTES_A_CYCLE = 3.0
 _L1_SHARE, _SUMS_SHARE = 0.75, 0.25
+_CHUNK_BLOCKS_MAX = 6  # more streams of weights from L1 at once were up to a third slower
 _FMA_LATENCY = 4
 _LOAD_PENALTY = 0.8
 
@@ -68,6 +69,8 @@ def _chunk(spec: ConvSpec, blocks: int, target: CpuTarget) -> int:
     0 where all do, where blocks are ragged, or where the sums would not stay in L2."""
     lanes, caches = spec.lanes, target.caches
     if not isinstance(spec.data, Packed) or spec.groups > 1 or spec.data.channels % lanes:
+        return 0
+    if blocks > _CHUNK_BLOCKS_MAX:
         return 0
     nbytes = 4 * blocks * lanes * lanes * spec.kernel[0] * spec.kernel[1]
     sums = 4 * blocks * lanes * spec.rows * spec.columns
