@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -196,3 +198,20 @@ def test_an_application_is_shown_beside_its_stages(daemon: Daemon) -> None:
     assert {"fan", "fan.first", "fan.many"} <= set(tenants)
     shown = tenants["fan"]
     assert (shown.qos_ms, shown.queue_max, shown.answered, shown.models) == (500, 2, 1, ("fan",))
+
+
+def test_clients_that_hang_up_leave_nothing_behind(daemon: Daemon) -> None:
+    running, client = daemon
+    host = running.url.removeprefix("http://")
+    body = b'{"inputs":[{"name":"n","shape":[2],"datatype":"INT32","data":[40,0]}]}'
+    for _ in range(6):  # more than may be inside at once
+        connection = http.client.HTTPConnection(host, timeout=30)
+        connection.request("POST", "/v2/models/fan/infer", body)
+        time.sleep(0.02)
+        connection.close()
+    for _ in range(50):
+        with contextlib.suppress(InferenceServerException):
+            assert len(fan(client, 3)) == 3
+            break
+        time.sleep(0.1)
+    assert fan(client, 40) == [k + SEGMENTS for k in range(40)]
