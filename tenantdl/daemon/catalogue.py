@@ -272,8 +272,6 @@ def _sizes(tensor: Tensor) -> tuple[int, int]:
 
 
 def _describe(tensor: Tensor, kind: str, shape: str, prefix: str = "") -> dict[str, Any]:
-    return {
-        "name": tensor.name,
-        kind: prefix + datatype(tensor.dtype),
-        shape: list(tensor.shape),
-    }
+    # Triton's configurations call strings by another name than its protocol.
+    name = "STRING" if prefix and tensor.dtype == "object" else datatype(tensor.dtype)
+    return {"name": tensor.name, kind: prefix + name, shape: list(tensor.shape)}

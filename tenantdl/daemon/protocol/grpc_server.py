@@ -8,21 +8,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
-from google.protobuf import json_format
+from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2 as pb
-from tritonclient.grpc import service_pb2_grpc
 
 from tenantdl.daemon.protocol import grpc_infer
 from tenantdl.daemon.protocol.access import Caller
 from tenantdl.daemon.protocol.control import Control
-from tenantdl.daemon.protocol.grpc_infer import value_of
+from tenantdl.daemon.protocol.grpc_calls import Calls
 from tenantdl.daemon.protocol.inference import Gate
 from tenantdl.daemon.protocol.refusals import ProtocolError, as_protocol_error
 from tenantdl.errors import UserError
@@ -41,117 +41,27 @@ _CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
 }
 _STREAM_MAX = 64
-
-Handler = Callable[[Any, Caller], Awaitable[Any]]
-
-
-class _Servicer:
-    """The handlers, by the names of the calls."""
-
-    def __init__(self, gate: Gate, control: Control) -> None:
-        self._gate = gate
-        self._control = control
-
-    async def ServerLive(self, request: Any, who: Caller | None) -> Any:
-        return pb.ServerLiveResponse(live=self._control.live())
-
-    async def ServerReady(self, request: Any, who: Caller | None) -> Any:
-        return pb.ServerReadyResponse(ready=self._control.ready())
-
-    async def ModelReady(self, request: Any, who: Caller) -> Any:
-        ready = self._control.model_ready(who, request.name, request.version)
-        return pb.ModelReadyResponse(ready=ready)
-
-    async def ServerMetadata(self, request: Any, who: Caller) -> Any:
-        return pb.ServerMetadataResponse(**self._control.server())
-
-    async def ModelMetadata(self, request: Any, who: Caller) -> Any:
-        found = self._control.model(who, request.name, request.version)
-        return json_format.ParseDict(found, pb.ModelMetadataResponse())
-
-    async def ModelConfig(self, request: Any, who: Caller) -> Any:
-        found = self._control.config(who, request.name, request.version)
-        return json_format.ParseDict({"config": found}, pb.ModelConfigResponse())
-
-    async def ModelStatistics(self, request: Any, who: Caller) -> Any:
-        found = self._control.statistics(who, request.name, request.version)
-        return json_format.ParseDict(found, pb.ModelStatisticsResponse())
-
-    async def RepositoryIndex(self, request: Any, who: Caller) -> Any:
-        found = self._control.index(who, ready=request.ready)
-        return json_format.ParseDict({"models": found}, pb.RepositoryIndexResponse())
-
-    async def RepositoryModelLoad(self, request: Any, who: Caller) -> Any:
-        parameters = {key: value_of(value) for key, value in request.parameters.items()}
-        await self._control.load(who, request.model_name, parameters)
-        return pb.RepositoryModelLoadResponse()
-
-    async def RepositoryModelUnload(self, request: Any, who: Caller) -> Any:
-        await self._control.unload(who, request.model_name)
-        return pb.RepositoryModelUnloadResponse()
-
-    async def SystemSharedMemoryStatus(self, request: Any, who: Caller) -> Any:
-        found = {
-            region["name"]: region for region in self._control.memory_status(who, request.name)
-        }
-        return json_format.ParseDict({"regions": found}, pb.SystemSharedMemoryStatusResponse())
-
-    async def SystemSharedMemoryRegister(self, request: Any, who: Caller) -> Any:
-        self._control.memory_register(
-            who, request.name, request.key, request.offset, request.byte_size
-        )
-        return pb.SystemSharedMemoryRegisterResponse()
-
-    async def SystemSharedMemoryUnregister(self, request: Any, who: Caller) -> Any:
-        self._control.memory_unregister(who, request.name)
-        return pb.SystemSharedMemoryUnregisterResponse()
-
-    async def CudaSharedMemoryStatus(self, request: Any, who: Caller) -> Any:
-        self._control.cuda_status(request.name)
-        return pb.CudaSharedMemoryStatusResponse()
-
-    async def CudaSharedMemoryRegister(self, request: Any, who: Caller) -> Any:
-        self._control.cuda_register(request.name)
-
-    async def CudaSharedMemoryUnregister(self, request: Any, who: Caller) -> Any:
-        self._control.cuda_unregister(request.name)
-        return pb.CudaSharedMemoryUnregisterResponse()
-
-    async def TraceSetting(self, request: Any, who: Caller) -> Any:
-        asked = {key: list(value.value) for key, value in request.settings.items()}
-        found = self._control.trace_setting(who, request.model_name, asked)
-        settings = {
-            key: {"value": value if isinstance(value, list) else [value]}
-            for key, value in found.items()
-        }
-        return json_format.ParseDict({"settings": settings}, pb.TraceSettingResponse())
-
-    async def LogSettings(self, request: Any, who: Caller) -> Any:
-        asked = {key: value_of(value) for key, value in request.settings.items()}
-        answer = pb.LogSettingsResponse()
-        for key, value in self._control.log_setting(who, asked).items():
-            kind = {bool: "bool_param", int: "uint32_param", str: "string_param"}[type(value)]
-            setattr(answer.settings[key], kind, value)
-        return answer
+_SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
 
 # Health is told to everybody.
 _OPEN = ("ServerLive", "ServerReady")
 
 
-class GrpcService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+class GrpcService:
     """All calls, with who asks found out and errors turned into codes."""
 
     def __init__(self, gate: Gate, control: Control) -> None:
         self._gate = gate
-        servicer = _Servicer(gate, control)
-        for name in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name:
+        servicer = Calls(gate, control)
+        for name in _SERVICE.methods_by_name:
             if name not in ("ModelInfer", "ModelStreamInfer"):
                 setattr(self, name, self._answering(getattr(servicer, name), is_open=name in _OPEN))
 
     def _answering(self, handler: Any, *, is_open: bool) -> Any:
         async def answer(request: Any, context: Any) -> Any:
             try:
+                _check(request)
                 return await handler(request, None if is_open else self._caller(_metadata(context)))
             except asyncio.CancelledError:
                 raise
@@ -167,6 +77,7 @@ class GrpcService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignor
         """One inference."""
         arrived = Ns(time.monotonic_ns())
         try:
+            _check(request)
             metadata = _metadata(context)
             caller = self._caller(metadata)
             return await grpc_infer.infer(self._gate, caller, request, arrived, metadata)
@@ -189,6 +100,7 @@ class GrpcService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignor
 
         async def one(request: Any, arrived: Ns) -> None:
             try:
+                _check(request)
                 response = await grpc_infer.infer(self._gate, caller, request, arrived, metadata)
                 if _wants_final(request):
                     response.parameters["triton_final_response"].bool_param = True
@@ -197,7 +109,7 @@ class GrpcService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignor
                 raise
             except Exception as error:
                 answer = pb.ModelStreamInferResponse(error_message=_known(error).message)
-                answer.infer_response.id = request.id
+                answer.infer_response.id = request.id if request else ""
                 answers.put_nowait(answer)
             finally:
                 room.release()
@@ -251,7 +163,7 @@ async def start_grpc(
         ("grpc.so_reuseport", 0),
     ]
     server = aio.server(options=options)
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(GrpcService(gate, control), server)
+    server.add_generic_rpc_handlers((_handlers(GrpcService(gate, control)),))
     health_pb2_grpc.add_HealthServicer_to_server(_Health(control), server)
     try:
         if tls is None:
@@ -266,6 +178,41 @@ async def start_grpc(
         raise UserError(f"cannot serve gRPC on {address}")
     await server.start()
     return server, port
+
+
+def _handlers(service: GrpcService) -> Any:
+    """As the generated code has it, but for messages that cannot be parsed: they become None, which
+    is answered like every other bad request."""
+
+    def parser(kind: Any) -> Callable[[bytes], Any]:
+        def parse(data: bytes) -> Any:
+            try:
+                return kind.FromString(data)
+            except DecodeError:
+                return None
+
+        return parse
+
+    handlers = {}
+    for name, method in _SERVICE.methods_by_name.items():
+        streams = name == "ModelStreamInfer"
+        make = (
+            grpc.stream_stream_rpc_method_handler
+            if streams
+            else grpc.unary_unary_rpc_method_handler
+        )
+        asked, answer = (GetMessageClass(kind) for kind in (method.input_type, method.output_type))
+        handlers[name] = make(
+            getattr(service, name),
+            request_deserializer=parser(asked),
+            response_serializer=answer.SerializeToString,
+        )
+    return grpc.method_handlers_generic_handler(_SERVICE.full_name, handlers)
+
+
+def _check(request: Any) -> None:
+    if request is None:
+        raise ProtocolError(400, "the message is not one of this call's")
 
 
 def _metadata(context: Any) -> dict[str, str]:
