@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import UNSET
 
 from tenantdl.bundle.load import read_manifest
-from tenantdl.bundle.manifest import Padding, Plan, Tensor, short_digest
+from tenantdl.bundle.manifest import Padding, Plan, Tensor
 from tenantdl.bundle.select import Fit, Selector
 from tenantdl.daemon.stages import ServedApplication, open_applications
 from tenantdl.errors import UserError
@@ -19,9 +19,8 @@ from tenantdl.exec.lane_memory import ModelLayout, lay_out
 from tenantdl.ids import ModelId, TenantId
 from tenantdl.load.protocol import Array, datatype
 from tenantdl.load.workload import TenantSection, Workload
-from tenantdl.predict.tables import ModelTables, read_tables, tabled
 from tenantdl.sched.config import LaneSpec, ModelSpec, SchedulerConfig, TenantSpec
-from tenantdl.sched.plans import compiled_batches, compiled_plan, core_shares, narrowed
+from tenantdl.sched.plans import compiled_batches, compiled_plan, core_load
 from tenantdl.units import MS, Ns, from_ms
 
 VERSION = "1"
@@ -134,14 +133,11 @@ Served = ServedModel | ServedApplication
 @dataclass(slots=True)
 class Catalogue:
     """What is served now: models by id, tenants by name; applications, which are models to clients
-    and tenants of models to the scheduler, by id. `cores`: the only numbers of cores that launches
-    may have, if any are named; `interference`: tables by the names in manifests."""
+    and tenants of models to the scheduler, by id."""
 
     models: dict[ModelId, ServedModel]
     tenants: dict[TenantId, TenantSection]
     applications: dict[ModelId, ServedApplication] = field(default_factory=dict)
-    cores: tuple[int, ...] = ()
-    interference: Mapping[str, ModelTables] = field(default_factory=dict)
 
     def all(self) -> list[Served]:
         """Everything that clients can call."""
@@ -175,13 +171,8 @@ class Catalogue:
         """What the scheduler is told about a model."""
         users = [self.tenants[name] for name in model.tenants]
         arenas = min(_ARENAS_MAX, sum(user.arenas for user in users))
-        plans = [narrowed(compiled_plan(plan), self.cores) for plan in model.plans]
-        if self.interference:
-            manifest = read_manifest(Path(model.bundle))
-            tables = self.interference.get(manifest.name)
-            if tables is not None and tables.digest == short_digest(manifest):
-                plans[0] = tabled(plans[0], tables)
-        return ModelSpec(model.id, tuple(plans), arenas, compiled_batches(model.plans))
+        plans = tuple(map(compiled_plan, model.plans))
+        return ModelSpec(model.id, plans, arenas, compiled_batches(model.plans))
 
 
 def open_catalogue(workload: Workload) -> Catalogue:
@@ -210,9 +201,7 @@ def open_catalogue(workload: Workload) -> Catalogue:
     }
     tenants = {TenantId(tenant.name): tenant for tenant in workload.tenant}
     used = {user: model.name for model in models.values() for user in model.tenants}
-    options = workload.scheduler
-    told = read_tables(Path(options.interference)) if options.interference else {}
-    return Catalogue(models, tenants, open_applications(workload, used), options.cores, told)
+    return Catalogue(models, tenants, open_applications(workload, used))
 
 
 def open_model(
@@ -244,20 +233,17 @@ def scheduler_config(
 def tenant_spec(workload: Workload, catalogue: Catalogue, name: TenantId) -> TenantSpec:
     """What the scheduler is told about a tenant."""
     tenant = catalogue.tenants[name]
-    main, rates = catalogue.mostly(name), workload.rates()
-    known = [other for other in map(TenantId, rates) if other in catalogue.tenants]
-    asked = {other: catalogue.mostly(other) for other in known}
-    plans = {str(other): compiled_plan(model.plans[0]) for other, model in asked.items() if model}
-    stated = tenant.share is not UNSET or tenant.rate is not UNSET
-    shares = core_shares(rates, plans) if stated else {}
+    main, rate = catalogue.mostly(name), workload.rates()[name]
+    claims = not tenant.share is tenant.rate is UNSET
     return TenantSpec(
         name,
         tenant.queue_max,
         tenant.arenas,
-        share=round(1000 * tenant.core_share) if tenant.core_share else shares.get(name, 0),
+        share=round(1000 * (tenant.core_share or 0)),
+        load=core_load(rate, compiled_plan(main.plans[0])) if main and claims else 0,
         model=main.id if main else None,
         qos=from_ms(tenant.qos_ms),
-        requests_ks=round(1000 * rates[name]),
+        requests_ks=round(1000 * rate),
         batching="" if tenant.batching == "off" else tenant.batching,
         batch_max=tenant.batch_max,
     )

@@ -26,8 +26,7 @@ _LEVEL_WEIGHT = 16
 
 
 class Book:
-    """All state of a scheduler. `wakeup`: when the policy wants to be asked again. `missed`: how
-    many of the `judged` last answers to all tenants were late."""
+    """All state of a scheduler. `wakeup`: when the policy wants to be asked again."""
 
     def __init__(self, config: SchedulerConfig, rank: RankFunction) -> None:
         self.config = config
@@ -49,7 +48,6 @@ class Book:
         self.pressure = 0
         self.level = 0
         self.sensitivity = 0
-        self.missed = self.judged = 0
         self.now = _NEVER
         self.wakeup: Ns | None = None
         self._spent_at = 0
@@ -122,18 +120,6 @@ class Book:
             slower = event.elapsed * UNDISTURBED // max(1, alone) - UNDISTURBED
             implied = max(0, min(UNDISTURBED, slower * UNDISTURBED // full))
             self.level += (implied - self.level) // _LEVEL_WEIGHT
-
-    def judge(self, tenant: Tenant, lateness: int) -> None:
-        """An answer to `tenant` took `lateness` of its target (1/1000)."""
-        judged = tenant.lateness
-        if len(judged) == judged.maxlen:
-            tenant.missed -= judged[0] > UNDISTURBED
-            self.missed -= judged[0] > UNDISTURBED
-        else:
-            self.judged += 1
-        judged.append(lateness)
-        tenant.missed += lateness > UNDISTURBED
-        self.missed += lateness > UNDISTURBED
 
     def spend(self, tenant: Tenant, core_time: int, now: Ns) -> None:
         """`tenant` has used so much core time (ns)."""

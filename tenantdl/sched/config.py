@@ -55,15 +55,17 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class TenantSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`queue_max`: requests of the tenant inside the scheduler at once, waiting or running.
     `arenas`: how many of them can be under way at once, whichever models they are for. `share`: of
-    the machine's core time that it is entitled to, in 1/1000 (0: no claim). Policies that prepare
-    for a load also want to know `model` (that it mostly calls), `qos` and the expected
-    `requests_ks` (in 1000 seconds). `batching`: how its requests are batched, a name that
+    the machine's core time that it is entitled to, in 1/1000 (0: no claim); `load`: core time that
+    its stated load takes, in 1/1000 of one core (0: none stated). Policies that prepare for a load
+    also want to know `model` (that it mostly calls), `qos` and the expected `requests_ks` (in 1000
+    seconds). `batching`: how its requests are batched, a name that
     `batching.policies.policy` knows; nothing: not at all. `batch_max`: of so many at most."""
 
     tenant: TenantId
     queue_max: int
     arenas: int
     share: int = 0
+    load: int = 0
     model: ModelId | None = None
     qos: Ns = Ns(0)
     requests_ks: int = 0

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-import msgspec
+from collections.abc import Sequence
 
 from tenantdl.bundle.manifest import Plan
-from tenantdl.errors import UserError
 from tenantdl.sched.config import Batches, PlanSpec, VariantSpec, one_core_plan
+from tenantdl.units import SECOND
 
 _UNDISTURBED = 1000
 
@@ -49,37 +47,10 @@ def compiled_plan(plan: Plan) -> PlanSpec:
     )
 
 
-def core_shares(loads: Mapping[str, float], plans: Mapping[str, PlanSpec]) -> dict[str, int]:
-    """Of all core time that `loads` (requests a second) take, the part of each, in 1/1000, at least
-    one. `plans`: what each mostly asks for; who is not in there has no part."""
-    work = {
-        name: load * sum(plans[name].variants[0].costs[0]) * plans[name].variants[0].cores[0]
-        for name, load in loads.items()
-        if name in plans
-    }
-    whole = sum(work.values())
-    return {name: max(1, round(1000 * part / whole)) for name, part in work.items() if whole}
-
-
-def narrowed(spec: PlanSpec, cores: tuple[int, ...]) -> PlanSpec:
-    """`spec` with costs on these numbers of cores only; as it is where none is named. Raises
-    UserError when nothing is left."""
-    if not cores:
-        return spec
-    known = spec.variants[0].cores
-    kept = [index for index, count in enumerate(known) if count in cores]
-    if not kept:
-        raise UserError(f"no costs on {list(cores)} cores: compiled for {list(known)}")
-    return PlanSpec(
-        tuple(
-            msgspec.structs.replace(
-                variant,
-                cores=tuple(variant.cores[i] for i in kept),
-                costs=tuple(variant.costs[i] for i in kept),
-            )
-            for variant in spec.variants
-        )
-    )
+def core_load(load: float, plan: PlanSpec) -> int:
+    """Core time that `load` requests a second for `plan` take, in 1/1000 of a core; at least 1."""
+    widths, costs = plan.variants[0].cores, plan.variants[0].costs
+    return max(1, round(1000 * load * widths[0] * sum(costs[0]) / SECOND))
 
 
 def _slowdowns(alone: tuple[int, ...], pressed: tuple[int, ...]) -> tuple[int, ...]:

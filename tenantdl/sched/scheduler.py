@@ -129,9 +129,7 @@ class Scheduler:
         book, costs, size = self._book, request.costs, len(launch.cores)
         pressure = book.pressure_on(lane.pressure)
         book.sense(costs, launch, event, pressure)
-        before = costs.alarms
         costs.observe(launch.variant, size, event.begin, event.end, event.elapsed, pressure)
-        book.counts.alarms += costs.alarms - before
         book.spend(book.tenants[request.tenant], event.elapsed * size, self._now)
         book.counts.block(lane, request.before, event)
         request.progress, request.before = event.end, launch
@@ -236,7 +234,7 @@ class Scheduler:
             request.move(State.DONE, self._now)
             target = max(1, request.deadline - request.arrived)
             lateness = (self._now - request.arrived) * 1000 // target
-            self._book.judge(self._book.tenants[request.tenant], lateness)
+            self._book.tenants[request.tenant].lateness.append(lateness)
             self._book.forget(request)
             self._out.append(Complete(request.id))
         else:

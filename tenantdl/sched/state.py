@@ -65,14 +65,13 @@ class Model:
 class Tenant:
     """A tenant's waiting requests. `live`: requests of all states not answered; `under_way`: of
     them with an arena. `used`: core time spent lately (ns, halved every second). `lateness`: of its
-    last answers, latency over target in 1/1000; `missed`: how many of these were late."""
+    last answers, latency over target in 1/1000."""
 
     spec: TenantSpec
     queue: RankedQueue
     live: int = 0
     under_way: int = 0
     used: int = 0
-    missed: int = 0
     lateness: deque[int] = field(default_factory=lambda: deque(maxlen=_LATENESS_LENGTH))
 
 
@@ -85,7 +84,7 @@ class Counts:
     `_ns` is the time that the lane stood still on these occasions, from the end of its last block
     (or the order, if that came later) to the start of the next; but `conflicts_ns` is the time in
     blocks on fewer cores than wanted. `expected`: ns that the block which finished last was
-    expected to take in its company. `alarms`: tables of slowdowns that were found far off."""
+    expected to take in its company."""
 
     launches: int = 0
     conflicts: int = 0
@@ -99,7 +98,6 @@ class Counts:
     handovers_ns: int = 0
     boundaries_ns: int = 0
     expected: Ns = _NEVER
-    alarms: int = 0
 
     def block(self, lane: Lane, before: Launch | None, event: BlockFinished) -> None:
         """`lane` has run a block; `before`: the launch of this request that ran before this one."""

@@ -20,7 +20,7 @@ from tenantdl.load.workload import TenantSection, Workload
 from tenantdl.predict.footprint import Footprint
 from tenantdl.sched.config import ModelSpec, PlanSpec, SchedulerConfig, TenantSpec
 from tenantdl.sched.messages import RequestArrived
-from tenantdl.sched.plans import core_shares
+from tenantdl.sched.plans import core_load
 from tenantdl.sim.engine import Observer, Outcome, Simulation
 from tenantdl.sim.execution import ExecutionModel
 from tenantdl.sim.footprints import footprints
@@ -120,7 +120,7 @@ def scheduler_config(scenario: Scenario) -> SchedulerConfig:
     workload, machine = scenario.workload, scenario.machine
     options, rates = workload.scheduler, workload.rates(scenario.rate)
     plans = {_model(workload, t): _plan(workload, t, scenario) for t in workload.tenant}
-    shares = core_shares(rates, {t.name: plans[_model(workload, t)] for t in workload.tenant})
+    loads = {t.name: core_load(rates[t.name], plans[_model(workload, t)]) for t in workload.tenant}
     return SchedulerConfig(
         policy=scenario.policy,
         lanes=machine.lanes(),
@@ -130,7 +130,8 @@ def scheduler_config(scenario: Scenario) -> SchedulerConfig:
                 TenantId(tenant.name),
                 tenant.queue_max,
                 tenant.arenas,
-                share=0 if tenant.share is tenant.rate is UNSET else shares[tenant.name],
+                share=round(1000 * (tenant.core_share or 0)),
+                load=0 if tenant.share is tenant.rate is UNSET else loads[tenant.name],
                 model=_model(workload, tenant),
                 qos=from_ms(tenant.qos_ms),
                 requests_ks=round(1000 * rates[tenant.name]),

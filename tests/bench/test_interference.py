@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tenantdl.bench.interference import Meeting, by_mixes, by_models, simulated
-from tenantdl.predict.export import typical
+from tenantdl.bench.interference import Meeting, by_mixes, by_models, simulated, variants_of
 from tenantdl.sim.campaign import campaign, room, variants
 from tenantdl.sim.machines import load_machine
 
@@ -40,7 +39,7 @@ def test_splits_hide_what_they_say(meetings: list[Meeting]) -> None:
 
 
 def test_variants_are_found_in_the_meetings(meetings: list[Meeting]) -> None:
-    found = typical([sample for meeting in meetings for sample in meeting.samples])
+    found = variants_of(meetings)
     assert set(found) <= set(variants(MACHINE))
     assert all([p.variant for p in parties] == list(range(5)) for parties in found.values())
 

@@ -21,11 +21,10 @@ from typing import NamedTuple
 from tenantdl.ids import TenantId
 from tenantdl.sched.book import Book
 from tenantdl.sched.costs import UNDISTURBED
-from tenantdl.sched.demand import NeedsOf
 from tenantdl.sched.placing import Choice, Decide, Want, place, take_over, urgency
 from tenantdl.sched.queue import Rank
 from tenantdl.sched.request import Request
-from tenantdl.units import Ns
+from tenantdl.units import SECOND, Ns
 
 # Of the slack, in 1/1000, that a prediction may fill: predictions err.
 _SAFE = 960
@@ -34,11 +33,9 @@ _SAFE = 960
 _LATE = 1250
 # Added core time, in 1/1000, that idle cores may be spent on to finish sooner.
 _WIDEN = 400
-# Times its share that a tenant may use before others go first.
-_OVER = 2
-# A tenant that misses so much more than all (1/_EVEN) is ranked by when it has to start; judged by
-# so many answers at least.
-_EVEN, _JUDGED_MIN = 5, 8
+# Times its stated load that a tenant may use before others go first. What it used lately is halved
+# every second: it is that of one to two seconds.
+_OVER, _SECONDS = 2, 2
 # Launches on more cores than needed, or fewer, have so many times fewer blocks.
 _BRIEF = 4
 
@@ -62,13 +59,9 @@ def tenantdl(book: Book, parameter: int) -> Decide:
     over: frozenset[TenantId] = frozenset()
     rivals = 1
 
-    needs = NeedsOf()
-
     def rank(request: Request) -> Rank:
-        doomed, late, priority, deadline, seq = urgency(request)
-        if book.missed:
-            deadline -= head_start(book, request, needs)
-        return (doomed, late, request.tenant in over, priority, deadline, seq)
+        doomed, late, *rest = urgency(request)
+        return (doomed, late, request.tenant in over, *rest)
 
     def want(request: Request, begin: int, available: int) -> Want | None:
         fit = find_fit(book, request, begin, available // rivals)
@@ -94,31 +87,15 @@ def tenantdl(book: Book, parameter: int) -> Decide:
     return decide
 
 
-def head_start(book: Book, request: Request, needs: NeedsOf) -> int:
-    """By how much (ns) a request goes before its deadline's turn because its tenant has missed more
-    than others lately: at the most by the time that it takes, when its start is what it is ranked
-    by. Long requests are last in the order of deadlines until it is too late for them."""
-    tenant = book.tenants[request.tenant]
-    if len(tenant.lateness) < _JUDGED_MIN:
-        return 0
-    worse = UNDISTURBED * tenant.missed // len(tenant.lateness)
-    worse -= UNDISTURBED * book.missed // book.judged
-    if worse <= 0:
-        return 0
-    costs = request.costs
-    average = needs(costs, Ns(request.deadline - request.arrived)).average
-    left = costs.at(0, average).left[request.progress]
-    return left * min(UNDISTURBED, _EVEN * worse) // UNDISTURBED
-
-
 def find_fit(book: Book, request: Request, begin: int, room: int) -> Fit:
     """The cheapest way to be in time, wider if that costs little and there is `room` for it; the
     cheapest way at all, if there is none."""
     costs = request.costs
     pressure = min(UNDISTURBED, max(book.pressure // book.cores_max, book.level))
     usable = costs.usable(max(1, room))
-    sensitivity = book.sensitivity * UNDISTURBED // book.cores_max
-    variant = costs.modest(usable, begin, pressure, sensitivity)
+    variant = costs.modest(
+        usable, begin, pressure, book.sensitivity * UNDISTURBED // book.cores_max
+    )
     slowdown = costs.slowdown(variant, pressure)
     had = book.cores.size(request.group) if begin else 0
     resize, ready = book.config.overheads.resize, book.cores.size(book.ready)
@@ -135,27 +112,35 @@ def find_fit(book: Book, request: Request, begin: int, room: int) -> Fit:
         options.append(option)
         if time <= slack and (able is None or option < able):
             able = option
-    price, time, cores = able or min(options)
+    if able is None:
+        cores = min(options)[2]
+        return Fit(cores, variant, cores)
+    price, time, cores = able
     narrow = cores
-    if able and room > cores:
+    if room > cores:
         bound = price * (UNDISTURBED + _WIDEN) // UNDISTURBED
         for wide_price, wide_time, wide in options:
             if cores < wide <= room and wide_price <= bound and wide_time < time:
                 time, cores = wide_time, wide
-    if cores != usable:
-        variant = costs.modest(cores, begin, pressure, sensitivity)
     return Fit(cores, variant, narrow)
 
 
 def over_share(book: Book) -> frozenset[TenantId]:
-    """Tenants with a share that have used far more than it lately: a few more requests than usual
-    are no offence."""
-    tenants = book.tenants
-    if not any(tenant.spec.share for tenant in tenants.values()):
+    """Tenants that have used more than their share lately; and tenants that have used far more than
+    the load that was stated for them, also in comparison with others: when everybody sends more
+    than was said, nobody is over."""
+    shared = [(name, tenant) for name, tenant in book.tenants.items() if tenant.spec.share]
+    stated = [(n, t) for n, t in book.tenants.items() if t.spec.load and not t.spec.share]
+    if not shared and not stated:
         return frozenset()
-    total = sum(tenant.used for tenant in tenants.values())
-    return frozenset(
+    total = sum(tenant.used for tenant in book.tenants.values())
+    used = sum(tenant.used for _, tenant in stated)
+    loads = sum(tenant.spec.load for _, tenant in stated)
+    allowed = _OVER * _SECONDS * SECOND // 1000
+    over = [name for name, t in shared if t.used * UNDISTURBED > t.spec.share * total]
+    over += [
         name
-        for name, tenant in tenants.items()
-        if tenant.spec.share and tenant.used * UNDISTURBED > _OVER * tenant.spec.share * total
-    )
+        for name, t in stated
+        if t.used > t.spec.load * allowed and t.used * loads > _OVER * t.spec.load * used
+    ]
+    return frozenset(over)

@@ -1,0 +1,69 @@
+"""Who is over its share, and what that does to the order."""
+
+from __future__ import annotations
+
+import pytest
+
+from tenantdl.ids import CoreId, LaneId, ModelId, TenantId
+from tenantdl.sched.book import Book
+from tenantdl.sched.config import (
+    LaneSpec,
+    ModelSpec,
+    SchedulerConfig,
+    TenantSpec,
+    one_core_plan,
+)
+from tenantdl.sched.placing import urgency
+from tenantdl.sched.policies.joint import over_share
+from tenantdl.units import SECOND
+
+# Core time a second, in 1/1000 of one core: more than two cores in all.
+LOADS = {"light": 20, "photos": 100, "heavy": 2900}
+
+
+@pytest.mark.parametrize(
+    ("used", "over"),
+    [
+        # As said, in the window of one to two seconds.
+        ({"light": 0.04, "photos": 0.2, "heavy": 4.0}, set()),
+        # The heavy one gets less than it asked for: the others are not over for that.
+        ({"light": 0.04, "photos": 0.2, "heavy": 1.5}, set()),
+        # Everybody sends five times what was said.
+        ({"light": 0.2, "photos": 1.0, "heavy": 29.0}, set()),
+        # One of them sends ten times what it said.
+        ({"light": 0.4, "photos": 0.2, "heavy": 3.0}, {"light"}),
+        ({"light": 0.0, "photos": 0.0, "heavy": 0.0}, set()),
+    ],
+)
+def test_only_who_takes_far_more_than_it_said_is_over(
+    used: dict[str, float], over: set[str]
+) -> None:
+    config = SchedulerConfig(
+        policy="tenantdl",
+        lanes=tuple(LaneSpec(LaneId(i), (CoreId(i),)) for i in range(2)),
+        models=(ModelSpec(ModelId("m"), (one_core_plan((1000,)),)),),
+        tenants=(
+            *(TenantSpec(TenantId(name), 8, 2, load=load) for name, load in LOADS.items()),
+            TenantSpec(TenantId("unstated"), 8, 2),
+        ),
+    )
+    book = Book(config, urgency)
+    for name, seconds in (used | {"unstated": 9.0}).items():
+        book.tenants[TenantId(name)].used = round(seconds * SECOND)
+    assert over_share(book) == over
+
+
+def test_a_share_is_strict() -> None:
+    tenants = (TenantSpec(TenantId("bounded"), 8, 2, share=250), TenantSpec(TenantId("b"), 8, 2))
+    config = SchedulerConfig(
+        policy="tenantdl",
+        lanes=(LaneSpec(LaneId(0), (CoreId(0),)),),
+        models=(ModelSpec(ModelId("m"), (one_core_plan((1000,)),)),),
+        tenants=tenants,
+    )
+    book = Book(config, urgency)
+    bounded, other = (book.tenants[TenantId(name)] for name in ("bounded", "b"))
+    bounded.used, other.used = 24, 75
+    assert over_share(book) == set()
+    bounded.used = 26
+    assert over_share(book) == {"bounded"}
