@@ -109,6 +109,8 @@ def infer_command(
     began = time.monotonic()
     outputs = client.infer(model, inputs, version=version, parameters=parameters)
     took = time.monotonic() - began
+    # Text has no length of its own in a file of arrays.
+    outputs = {name: v.astype("S") if v.dtype == object else v for name, v in outputs.items()}
     if output is not None:
         tensors.write_outputs(output, outputs)
     if json:

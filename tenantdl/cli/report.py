@@ -126,7 +126,7 @@ def _file_size(file: Path) -> str:
 
 
 def _statistics(value: NDArray[Any]) -> tuple[str, str, str]:
-    if value.size == 0:
+    if value.size == 0 or value.dtype.kind == "S":
         return "–", "–", "–"
     numbers = value.astype(np.float64)
     return f"{numbers.min():.5g}", f"{numbers.mean():.5g}", f"{numbers.max():.5g}"

@@ -266,12 +266,13 @@ def response_arrays(response: InferResponse, binary: memoryview) -> dict[str, Ar
         size = tensor.parameters.get("binary_data_size")
         if size is None:
             continue
-        dtype = np.dtype(DATATYPES.get(tensor.datatype, "object"))
+        if not isinstance(size, int) or not 0 <= size <= len(binary) - offset:
+            raise UserError(f"output {tensor.name!r}: binary_data_size {size!r} is beyond the body")
+        raw = binary[offset : offset + size]
         try:
-            raw = np.frombuffer(binary[offset : offset + size], dtype)
-            arrays[tensor.name] = raw.reshape(tensor.shape)
-        except (ValueError, TypeError) as error:
-            raise UserError(f"output {tensor.name!r}: {error}") from error
+            arrays[tensor.name] = from_bytes(tensor.name, tensor.datatype, tensor.shape, raw)
+        except UserError as error:
+            raise UserError(error.what.replace("input", "output", 1)) from error
         offset += size
     return arrays
 

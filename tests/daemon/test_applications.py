@@ -14,6 +14,7 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
+from tenantdl.cli.main import run
 from tenantdl.daemon import RunningDaemon, running_daemon
 from tenantdl.daemon.catalogue import open_catalogue
 from tenantdl.daemon.stages import with_stages
@@ -215,3 +216,15 @@ def test_clients_that_hang_up_leave_nothing_behind(daemon: Daemon) -> None:
             break
         time.sleep(0.1)
     assert fan(client, 40) == [k + SEGMENTS for k in range(40)]
+
+
+def test_texts_come_through_the_command_line(
+    daemon: Daemon, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running, _ = daemon
+    np.savez(tmp_path / "n.npz", n=np.array([2, 0], np.int32))
+    given = ("--input", str(tmp_path / "n.npz"), "--output", str(tmp_path / "o.npz"))
+    assert run(["infer", "fan", *given, "--url", running.url]) == 0
+    assert "S" in capsys.readouterr().out
+    with np.load(tmp_path / "o.npz") as outputs:
+        assert outputs["text"].tolist() == [f"n° {k + SEGMENTS:g}".encode() for k in range(2)]

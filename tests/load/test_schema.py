@@ -23,6 +23,12 @@ def validator() -> Any:
     return jsonschema.Draft202012Validator(schema)
 
 
+def test_the_published_schema_is_todays() -> None:
+    published = json.loads((ROOT / "docs" / "workload.schema.json").read_bytes())
+    today = json.loads(msgspec.json.encode(json_schema()))
+    assert published == today, "tenantdl schema > docs/workload.schema.json"
+
+
 @pytest.mark.parametrize("file", WORKLOADS, ids=lambda file: file.name)
 def test_the_examples_fit(validator: Any, file: Path) -> None:
     assert [e.message for e in validator.iter_errors(msgspec.toml.decode(file.read_bytes()))] == []
