@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tenantdl.bench import batching_cases as cases
+from tenantdl.bench import batching_virtual as virtual
 from tenantdl.bench.envelope import write_results
 from tenantdl.bundle.load import read_manifest
 from tenantdl.bundle.manifest import Manifest, Plan, Tensor
@@ -50,7 +51,7 @@ _TIMEOUT_S = 30.0
 class Settings:
     """`multiples`: SLOs, of the 99th percentile alone; `loads`: of what the lanes can do one by
     one; each is driven for `seconds`. `policy`: the scheduler's below batching. `together`: all
-    bundles at once."""
+    bundles at once. `simulate`: in virtual time, with the costs that bundles carry."""
 
     policies: tuple[str, ...] = POLICIES
     multiples: tuple[float, ...] = (1.5, 3.0, 5.0)
@@ -60,6 +61,7 @@ class Settings:
     policy: str = "edf"
     cores: tuple[int, ...] = ()
     together: bool = False
+    simulate: bool = False
 
 
 def measure(
@@ -86,11 +88,12 @@ def measure(
             rows += cases.mode_rows(
                 case, cases.MODE_POLICIES, settings.multiples, settings.loads, settings.seed
             )
-    groups = [list(bundles)] if settings.together else [[bundle] for bundle in bundles]
+    together = settings.together and not settings.simulate
+    groups = [list(bundles)] if together else [[bundle] for bundle in bundles]
     for number, group in enumerate(groups if bundles else (), len(simulated)):
         if progress:
             progress(" ".join(map(str, group)), number / total)
-        rows += _group(group, settings)
+        rows += _simulated(group[0], settings) if settings.simulate else _group(group, settings)
     if json is not None:
         write_results(json, rows, command=command, seed=settings.seed)
     if plots is not None:
@@ -160,6 +163,27 @@ def _group(bundles: Sequence[Path], settings: Settings) -> list[Row]:
                         about = {"policy": policy, "slo_multiple": multiple, "load": load}
                         found = _drive(daemon.url, served, load * len(cores), multiple, settings)
                         rows += [row | about for row in found]
+    return rows
+
+
+def _simulated(bundle: Path, settings: Settings) -> list[Row]:
+    cores = len(settings.cores) or len(usable_cores())
+    served = _Served(bundle, read_manifest(bundle), [], np.array([1.0]))
+    model = virtual.model_of(bundle, _workload([served], settings, (), "off", 1.0))
+    kinds = virtual.kinds_of(model, request_plans(served.manifest, settings.seed))
+    served = replace(served, alone_ms=virtual.alone_ms(model, kinds))
+    rows = []
+    for multiple in settings.multiples:
+        for load in settings.loads:
+            rate = load * cores * 1000 / float(served.alone_ms.mean())
+            for policy in settings.policies:
+                workload = _workload([served], settings, (), policy, multiple)
+                counted, good = virtual.run(
+                    workload, kinds, rate, settings.seconds, settings.seed, cores
+                )
+                row = _row(served.manifest.name, rate, counted, good, settings)
+                about = {"policy": policy, "slo_multiple": multiple, "load": load}
+                rows.append(row | about | {"label": "simulated", "p99_alone_ms": served.p99_ms})
     return rows
 
 

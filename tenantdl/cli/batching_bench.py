@@ -11,6 +11,11 @@ import typer
 from tenantdl.cli import parse
 from tenantdl.units import from_ms
 
+Together = Annotated[bool, typer.Option("--together", help="Serve all BUNDLEs at once.")]
+Simulate = Annotated[
+    bool, typer.Option("--simulate", help="BUNDLEs in virtual time, with their own costs.")
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to `app`."""
@@ -96,9 +101,8 @@ def batching_command(
     seconds: Annotated[float, typer.Option(min=0.5, max=3600, help="Of each load.")] = 8.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of arrivals and lengths.")] = 1,
     scheduler: Annotated[str, typer.Option(help="Scheduling policy below batching.")] = "edf",
-    together: Annotated[
-        bool, typer.Option("--together", help="Serve all BUNDLEs at once.")
-    ] = False,
+    together: Together = False,
+    simulate: Simulate = False,
     cores: Annotated[
         str | None, typer.Option(metavar="ID,…", help="Cores to serve on (default: all).")
     ] = None,
@@ -125,6 +129,7 @@ def batching_command(
         scheduler,
         parse.numbers(cores, "--cores") if cores else (),
         together,
+        simulate,
     )
     with render.progress("bench batching") as progress:
         rows = batching.measure(

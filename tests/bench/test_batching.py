@@ -71,3 +71,17 @@ def test_static_rows_have_goodput_and_use_of_slots(monkeypatch: pytest.MonkeyPat
 def test_unknown_cases_are_named() -> None:
     with pytest.raises(UserError, match="no case 'two-mode', did you mean 'two-modes'"):
         batching.measure([], ["two-mode"], batching.Settings())
+
+
+def test_a_bundle_in_virtual_time(tmp_path: Path) -> None:
+    bundle = fake_bundle(tmp_path, "net", 3, 2000, batches=(1, 2, 4))
+    settings = batching.Settings(
+        ("eager", "auto", "off"), (3.0,), (0.5, 3.0), 4.0, cores=(0, 1), simulate=True
+    )
+    rows = batching.measure([bundle], [], settings)
+    assert all(row.keys() >= KEYS and row["label"] == "simulated" for row in rows)
+    rate = {(r["policy"], r["load"]): r["finish_rate"] for r in rows}
+    # Batches of this bundle take no longer than one request: four times the load is nothing to it.
+    assert rate["auto", 0.5] > 0.95
+    assert rate["auto", 3.0] > 1.5 * rate["off", 3.0]
+    assert rate["auto", 3.0] >= 0.98 * rate["eager", 3.0]

@@ -94,7 +94,7 @@ class Batcher:
 
     def _add(self, spec: QueueSpec) -> None:
         chosen = policy(spec.policy or self._policy)
-        self.queues.append(Queue(spec, self._network))
+        self.queues.append(Queue(spec, self._network, self.slots.count))
         self._starts.append(chosen.start)
         self._forms.append(chosen.form)
 

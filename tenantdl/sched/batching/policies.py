@@ -8,8 +8,8 @@ target-batch      start when the target size is there, at frontrun at the latest
 timeout(MS)       start when the oldest request has waited so long, or the batch cannot grow
 fcfs              start at once, drop nothing
 edf-mean, edf-p99 eager, where one number stands for the run time of all of a model's requests
-auto              deferred where the queue keeps several slots busy, else eager-window; batches are
-                  as large as serves most requests a second, no larger
+auto              eager on few slots; on many, deferred where the queue keeps several busy, else
+                  eager-window, and batches are as large as serves most requests a second, no larger
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from tenantdl.units import Ns, from_ms
 # Staggering needs slots to stagger over: l(b)(1 + 1/n) against 2·l(b). Bench: docs/batching.md.
 # Between the two bounds a queue stays as it is.
 DEFER_ABOVE, EAGER_BELOW = 1.5, 1.25
+# With fewer slots, who waits or takes a part of its queue only gives the other queues a large part
+# of the machine, for as long as their longest batch takes.
+MANY_SLOTS = 4
 
 # (queue, size, now) → when the batch should start; what is past means now.
 Start = Callable[[Queue, int, int], int]
@@ -77,7 +80,7 @@ def adaptive(queue: Queue, size: int, now: int) -> int:
     """Frontrun for queues that are known to keep several slots busy, at once for others, and for
     batches that gain nothing by more requests."""
     bound = EAGER_BELOW if queue.defers else DEFER_ABOVE
-    queue.defers = queue.meter.known and queue.slots > bound
+    queue.defers = queue.meter.known and queue.slots > bound and queue.among >= MANY_SLOTS
     return frontrun(queue, size, now) if queue.defers and size < queue.useful else now
 
 
@@ -87,7 +90,10 @@ def window_drop(number: int, queue: Queue, now: int, free: int, drops: list[Drop
 
 
 def useful_window(number: int, queue: Queue, now: int, free: int, drops: list[Drop]) -> int:
-    """As `window_drop`, but no larger than pays: who joins a larger batch waits for all of it."""
+    """As `window_drop`, but no larger than pays: who joins a larger batch waits for all of it. On
+    few slots as `timeout_drop`."""
+    if queue.among < MANY_SLOTS:
+        return timeout_drop(number, queue, now, free, drops)
     return _window(number, queue, now, free, drops, queue.useful)
 
 

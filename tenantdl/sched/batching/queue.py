@@ -27,7 +27,9 @@ class Queue:
     `slots`: how many slots the queue keeps busy in batches of it; `useful`: the size beyond which
     batches serve hardly more requests a second."""
 
-    def __init__(self, spec: QueueSpec, network: Network) -> None:
+    def __init__(self, spec: QueueSpec, network: Network, among: int = 8) -> None:
+        """`among`: how many slots there are, for all queues together."""
+        self.among: int = among
         self.priority: int = spec.priority
         self.network = network
         self.control: int = network.control

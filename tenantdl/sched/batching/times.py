@@ -86,9 +86,8 @@ class Times:
 
 
 class PointTimes(Times):
-    """For batchers that do not know that run times vary: one number, learned from all of a model's
-    requests alone, stands for each of them. Larger batches take as many times as long as in `base`.
-    """
+    """For batchers that do not know that run times vary: one number, of what all of a model's last
+    requests take alone, stands for each. Larger batches take as many times as long as in `base`."""
 
     def __init__(self, base: Sequence[Ns], works: Window, quantile: float | None) -> None:
         """`works`: shared by all that is known of the model; `quantile`: of them, else the mean."""
@@ -97,8 +96,8 @@ class PointTimes(Times):
         self._of_works = quantile
 
     def observe(self, size: int, elapsed: Ns, slowdown: float, works: Sequence[Ns] = ()) -> bool:
-        """A batch took `elapsed`."""
-        return self._works.observe(elapsed * self.base[0] // max(1, self.base[size - 1]))
+        """A batch ran: what its requests take alone counts, as if profiled."""
+        return self._works.observe(self.base[0])
 
     def times(self) -> tuple[Ns, ...]:
         """l(1), l(2), …"""

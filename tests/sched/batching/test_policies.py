@@ -34,6 +34,16 @@ def test_a_queue_defers_while_it_keeps_several_slots_busy() -> None:
     assert defers == [False, False, False, True, True]
 
 
+def test_auto_is_eager_on_few_slots() -> None:
+    queue = Queue(QueueSpec("q", linear(Ns(10 * MS), Ns(0), 16), Ns(SECOND)), Network(), 2)
+    queue.push(tuple(Request(RequestId(i), Ns(0), Ns(SECOND)) for i in range(8)), 0)
+    queue.meter.known, queue.slots, queue.deadline = True, 2.0, SECOND
+    assert adaptive(queue, 1, 0) == 0
+    assert (
+        POLICIES["auto"].form(0, queue, 0, 0, []) == POLICIES["eager"].form(0, queue, 0, 0, []) == 8
+    )
+
+
 def test_auto_makes_batches_no_larger_than_pays() -> None:
     flat = Queue(QueueSpec("q", linear(Ns(10 * MS), Ns(0), 16), Ns(SECOND)), Network())
     steep = Queue(QueueSpec("q", linear(Ns(MS), Ns(20 * MS), 16), Ns(SECOND)), Network())
