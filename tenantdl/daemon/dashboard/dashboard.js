@@ -120,7 +120,7 @@ function tables(status) {
 function variants(model) {
   const shares = Object.entries(model.variants).map(([number, n]) => [number, n / model.blocks]);
   const shown = shares.filter(([, share]) => share >= 0.01).sort((a, b) => b[1] - a[1]);
-  return shown.map(([number, share]) => `${number}: ${percent(share, 0)}`).join(", ") || "–";
+  return shown.map(([number, share]) => `${number}:\u00a0${percent(share, 0)}`).join(", ") || "–";
 }
 
 // A cell in a list is a number.
