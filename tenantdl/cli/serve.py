@@ -88,7 +88,8 @@ def serve_command(
         at = f"{scheme}://{served.server.host}:{served.server.port}"
         url = f"{at}/v2/health/live" if served.server.port else None
         raise typer.Exit(Supervisor(command, url).run())
-    names = ", ".join(each.name for each in (*served.tenant, *served.application))
+    tenants = [tenant.name for tenant in served.tenant]
+    names = ", ".join([*tenants, *(each.name for each in served.application)])
     daemon.serve(
         served,
         journal=journal,
