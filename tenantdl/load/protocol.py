@@ -9,7 +9,6 @@ Reference: https://docs.nvidia.com/deeplearning/triton-inference-server (protoco
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import ml_dtypes  # registers "bfloat16" with NumPy
@@ -212,16 +211,16 @@ def encode_response(
     response: InferResponse,
     arrays: Mapping[str, Array],
     binary: frozenset[str],
-    elsewhere: Mapping[str, dict[str, Any]] = MappingProxyType({}),
+    elsewhere: frozenset[str] = frozenset(),
 ) -> tuple[list[bytes], int | None]:
     """Fill `response` with `arrays`; the chunks of the body and the length of its JSON (None if no
     output is in `binary`: then it is JSON alone). Outputs that are `elsewhere` (in shared memory)
-    have these parameters and no data."""
+    have no data."""
     raw: list[bytes] = []
     for name, array in arrays.items():
         tensor = OutputTensor(name, datatype(array.dtype.name), list(array.shape))
         if name in elsewhere:
-            tensor.parameters = elsewhere[name]
+            pass  # not a word: Triton's C++ client takes any parameters for those of binary data
         elif name in binary:
             raw.append(to_bytes(array))
             tensor.parameters = {"binary_data_size": len(raw[-1])}

@@ -125,12 +125,11 @@ def check_wanted(model: Served, wanted: Sequence[Wanted]) -> None:
 
 @dataclass(slots=True)
 class Placed:
-    """Outputs as they go to the client; those `elsewhere` lie in shared memory, where they are said
-    to be by these parameters."""
+    """Outputs as they go to the client; those `elsewhere` lie in shared memory."""
 
     arrays: dict[str, Array]
     binary: frozenset[str]
-    elsewhere: dict[str, dict[str, Any]]
+    elsewhere: frozenset[str]
 
 
 def place_outputs(
@@ -138,7 +137,8 @@ def place_outputs(
 ) -> Placed:
     """Pick the wanted outputs, rank classes, write what belongs into shared memory. Raises
     ProtocolError."""
-    placed = Placed({}, frozenset(one.name for one in wanted if one.binary), {})
+    binary = frozenset(one.name for one in wanted if one.binary)
+    placed = Placed({}, binary, frozenset(one.name for one in wanted if one.region))
     for one in wanted:
         array = outputs[one.name]
         if one.classes:
@@ -154,11 +154,6 @@ def place_outputs(
                     f"({len(memory)} bytes) should be at least {len(raw)} bytes",
                 )
             memory[: len(raw)] = raw
-            placed.elsewhere[one.name] = {
-                "shared_memory_region": str(one.region[0]),
-                "shared_memory_offset": one.region[1],
-                "shared_memory_byte_size": len(raw),
-            }
     return placed
 
 
