@@ -40,6 +40,7 @@ def compile(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     buckets: Mapping[str, Sequence[int]] | None = None,
     cores: Sequence[int] = (1, 2),
+    variants: int | None = None,
     tune: str = "none",
     tuning_logs: str | os.PathLike[str] | None = None,
     winograd4: bool = True,
@@ -51,14 +52,15 @@ def compile(
     `ARCH[:CPU]`. `batch` binds a symbolic first dimension; several sizes, with 1 among them, give a
     plan for so many requests together each. `shapes` binds whole inputs, `buckets` a dimension by
     its name or as INPUT.AXIS to several extents, with a plan for each. `cores`: the core counts to
-    prepare for. `tune`: "none" takes schedules from the model of the machine and
+    prepare for. `variants`: in how many ways the first plan can be run, at most; None decides.
+    `tune`: "none" takes schedules from the model of the machine and
     the records there are; "fast" measures a few for up to a minute, "full" many for up to half an
     hour. `tuning_logs`: folder whose records are read, and to which new ones go.
     `winograd4`: whether convolutions may use F(4×4) and its like, faster and less accurate.
     `progress(phase, fraction)` is called as the work goes on.
     Raises UserError for a model that cannot be compiled, naming the node.
     """
-    from tenantdl.compile.pipeline import Tuning, compile_model
+    from tenantdl.compile.pipeline import VARIANTS, Tuning, compile_model
     from tenantdl.compile.plans import Bucket
     from tenantdl.compile.tune import effort_of
 
@@ -73,6 +75,7 @@ def compile(
         shapes=shapes,
         buckets=[Bucket(name, tuple(extents)) for name, extents in (buckets or {}).items()],
         cores=tuple(cores),
+        variants=VARIANTS if variants is None else variants,
         tuning=Tuning(effort_of(tune), Path(tuning_logs) if tuning_logs else None, winograd4),
         progress=progress,
     )

@@ -10,16 +10,20 @@ that the scheduler reads.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tenantdl.predict.export import Tables
+from tenantdl.errors import UserError
+from tenantdl.predict.export import Tables, typical
 from tenantdl.predict.features import Array, slowdowns
 from tenantdl.predict.model import PREDICTORS, Boosted, Predictor
 from tenantdl.predict.samples import Party, Room, Sample
+from tenantdl.profile.samples import encounters
+from tenantdl.profile.store import Store
+from tenantdl.profile.subjects import room as this_room
 from tenantdl.sim.campaign import campaign, room
 from tenantdl.sim.machines import load_machine
 
@@ -51,6 +55,19 @@ def simulated(machine: str, count: int, seed: int) -> list[Row]:
     return evaluate(file.name, meetings, room(file), seed, label="simulated")
 
 
+def measured(profile: Path, seed: int) -> list[Row]:
+    """Rows of this machine's `profile`: what its campaign measured stands for the truth. Raises
+    UserError."""
+    if not profile.is_file():
+        raise UserError("no such profile", where=str(profile))
+    with Store(profile) as store:
+        met = encounters(store)
+    meetings = [Meeting(samples, tuple(s.slowdown for s in samples)) for samples in met]
+    if not meetings:
+        raise UserError("holds nothing of a campaign: profile with --corun", where=str(profile))
+    return evaluate("this", meetings, this_room(), seed, label="measured")
+
+
 def evaluate(
     machine: str, meetings: Sequence[Meeting], shared: Room, seed: int, *, label: str
 ) -> list[Row]:
@@ -59,7 +76,7 @@ def evaluate(
         "mixes": lambda: iter([by_mixes(meetings, seed)]),
         "models": lambda: by_models(meetings),
     }
-    known = variants_of(meetings)
+    known = typical([sample for meeting in meetings for sample in meeting.samples])
     rows = []
     for split, folds in splits.items():
         outcomes: dict[str, list[_Outcome]] = {}
@@ -72,24 +89,6 @@ def evaluate(
             row = {"machine": machine, "split": split, "predictor": name}
             rows.append(row | _figures(tried) | {"label": label})
     return rows
-
-
-def variants_of(meetings: Sequence[Meeting]) -> dict[str, list[Party]]:
-    """Each model's variants, as parties on the number of cores that they most often had."""
-    met: dict[str, dict[int, list[Party]]] = {}
-    for meeting in meetings:
-        for sample in meeting.samples:
-            victim = sample.victim
-            met.setdefault(victim.model, {}).setdefault(victim.variant, []).append(victim)
-    found: dict[str, list[Party]] = {}
-    for model, variants in met.items():
-        common = Counter(party.cores for parties in variants.values() for party in parties)
-        cores = common.most_common(1)[0][0]
-        found[model] = [
-            next((p for p in parties if p.cores == cores), parties[0])
-            for _, parties in sorted(variants.items())
-        ]
-    return found
 
 
 def _learned(

@@ -108,6 +108,11 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     variants: tuple[Variant, ...] = ()
 
 
+def short_digest(manifest: Manifest) -> str:
+    """Tells one compilation from another, for people and file names."""
+    return manifest.digests[LIBRARY][:8]
+
+
 def variant_count(plan: Plan) -> int:
     """In how many ways the plan can be run."""
     return max(1, len(plan.variants))

@@ -27,6 +27,16 @@ Buckets = Annotated[
         " DIM=FIRST:LAST:STEP (repeatable).",
     ),
 ]
+Variants = Annotated[
+    int | None,
+    typer.Option(min=1, max=5, help="Ways to run the first plan, at most (default: few)."),
+]
+Winograd4 = Annotated[
+    bool,
+    typer.Option(
+        "--winograd4/--no-winograd4", help="Allow Winograd F(4×4): faster, less accurate."
+    ),
+]
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a compiled model.")]
 
 
@@ -53,6 +63,7 @@ def compile_command(
         typer.Option(metavar="NAME=1x3x224x224", help="Shape of an input (repeatable)."),
     ] = None,
     cores: Annotated[str, typer.Option(metavar="N,…", help="Core counts to prepare for.")] = "1,2",
+    variants: Variants = None,
     tune: Annotated[
         str,
         typer.Option(
@@ -62,12 +73,7 @@ def compile_command(
     tuning_logs: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where measured schedules are kept.")
     ] = None,
-    winograd4: Annotated[
-        bool,
-        typer.Option(
-            "--winograd4/--no-winograd4", help="Allow Winograd F(4×4): faster, less accurate."
-        ),
-    ] = True,
+    winograd4: Winograd4 = True,
 ) -> None:
     """Compile an ONNX model to a bundle."""
     shapes = parse.shapes(shape or ())
@@ -92,6 +98,7 @@ def compile_command(
             shapes=shapes or None,
             buckets=extents,
             cores=counts,
+            variants=variants,
             tune=tune,
             tuning_logs=tuning_logs,
             winograd4=winograd4,
@@ -135,8 +142,14 @@ def run_command(
     report.outputs(outputs, output)
 
 
-def inspect_command(bundle: Bundle, json: Json = None) -> None:
-    """Show what a bundle holds: tensors, kernels, segments, where it can run."""
+def inspect_command(
+    bundle: Bundle,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw the frontier of its variants.")
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Show what a bundle holds: tensors, kernels, segments, variants, where it can run."""
     from tenantdl.bundle.load import read_manifest
     from tenantdl.cli import render, report
 
@@ -147,3 +160,8 @@ def inspect_command(bundle: Bundle, json: Json = None) -> None:
         render.results(json, [msgspec.to_builtins(manifest)])
     else:
         report.inspected(manifest, bundle)
+    if plot is not None:
+        from tenantdl.bench.variants_plot import draw  # matplotlib is slow to import
+
+        draw(manifest, plot)
+        render.note(f"Frontier: {plot}")

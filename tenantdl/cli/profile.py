@@ -1,4 +1,4 @@
-"""`tenantdl profile`: measure this machine for the simulator."""
+"""`tenantdl profile`: measure this machine for the simulator, and bundles for the predictor."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tenantdl.cli import parse
 from tenantdl.errors import UserError
 
 
@@ -16,16 +17,57 @@ def register(app: typer.Typer) -> None:
 
 
 def profile_command(
-    machine: Annotated[bool, typer.Option("--machine", help="Measure this machine.")] = False,
+    bundles: Annotated[
+        list[Path] | None, typer.Argument(metavar="BUNDLE…", help="What to measure.")
+    ] = None,
+    machine: Annotated[bool, typer.Option("--machine", help="Measure the machine.")] = False,
+    corun: Annotated[
+        bool, typer.Option("--corun", help="Also beside each other and beside stressors.")
+    ] = False,
+    seconds: Annotated[
+        float, typer.Option(min=1, max=86_400, help="For --corun, all together.")
+    ] = 120.0,
+    batch: Annotated[
+        str | None, typer.Option(metavar="N,…", help="Only plans of these batches.")
+    ] = None,
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE.toml", help="Where to write it.")
-    ] = Path("out/this-machine.toml"),
-    rounds: Annotated[int, typer.Option(min=5, max=10_000, help="Launches that are timed.")] = 300,
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="out/profile.sqlite or out/this-machine.toml."
+        ),
+    ] = None,
+    tables: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json", help="Write what was learned, for [scheduler] interference."
+        ),
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(min=5, max=10_000, help="For --machine, launches that are timed.")
+    ] = 300,
 ) -> None:
-    """Measure what lanes cost here; the file is for `tenantdl simulate --machine FILE`."""
-    if not machine:
-        raise UserError("nothing to measure: give --machine")
+    """Measure bundles: alone, on every number of cores, and (--corun) beside each other.
 
+    What is in the file already is not measured again. With --machine: what lanes cost here, as a
+    file for `tenantdl simulate --machine FILE`.
+    """
+    if machine == bool(bundles):
+        raise UserError("nothing to measure: give bundles, or --machine")
+    if bundles:
+        batches = parse.numbers(batch, "--batch", least=1) if batch else ()
+        profile = output or Path("out/profile.sqlite")
+        _bundles(bundles, batches, seconds if corun else 0.0, profile)
+        if tables is not None:
+            from tenantdl.cli import render
+            from tenantdl.profile.tables import export_tables
+
+            export_tables(profile, tables)
+            render.line(f"Tables: {tables}")
+    else:
+        _machine(rounds, output or Path("out/this-machine.toml"))
+
+
+def _machine(rounds: int, output: Path) -> None:
     from tenantdl.bench import machine as bench
     from tenantdl.bench.groups import measure_groups
     from tenantdl.cli import render
@@ -42,3 +84,30 @@ def profile_command(
     rows = [[g.cores, f"{g.loop_us:.1f}", f"{g.wake_us:.1f}"] for g in groups]
     render.table("", columns, rows)
     render.line(f"Machine: {output}")
+
+
+def _bundles(bundles: list[Path], batches: tuple[int, ...], seconds: float, output: Path) -> None:
+    from tenantdl.cli import render
+    from tenantdl.profile.measure import measure
+
+    profile = measure(bundles, batches, seconds, output, render.note)
+    columns = ["Alone", ">runs", ">p5 ms", ">p50 ms", ">p95 ms", ">p99 ms", ">block end µs"]
+    rows = [
+        [solo.subject, solo.runs]
+        + [f"{solo.quantiles_ns[q] / 1e6:.3f}" for q in ("5", "50", "95", "99")]
+        + [f"{solo.boundary_ns / 1e3:.1f}"]
+        for solo in profile.solos
+    ]
+    render.table("Measured on this machine", columns, rows)
+    for title, found in (("Beside", profile.corun), ("First block, after", profile.before)):
+        table = [
+            [m.victim, m.other, m.turns, f"{m.slowdown:.3f}", f"{100 * m.error:.1f} %"]
+            for m in sorted(found, key=lambda m: -m.slowdown)
+        ]
+        if table:
+            render.line()
+            columns = ["Victim", title, ">turns", ">slowdown", ">error"]
+            render.table("", columns, table[:40])
+            if len(table) > 40:
+                render.line(f"{len(table) - 40} smaller ones are in the file")
+    render.line(f"Profile: {output}")

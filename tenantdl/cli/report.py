@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tenantdl.bundle.manifest import LIBRARY, WEIGHTS, Manifest, Plan
+from tenantdl.bundle.manifest import LIBRARY, WEIGHTS, Manifest, Plan, calls_of
 from tenantdl.cli import render
 from tenantdl.units import to_ms
 
@@ -40,9 +40,40 @@ def inspected(manifest: Manifest, folder: Path) -> None:
     ]
     render.table(f"Plan for batch {plan.batch}", ["", "Tensor", "Dtype", "Shape"], rows)
     _coverage(plan)
+    if len(plan.variants) > 1:
+        render.line()
+        _variants(plan)
     if len(manifest.plans) > 1:
         render.line()
         _plans(manifest)
+
+
+def _variants(plan: Plan) -> None:
+    """What each variant of a plan was chosen for, and what it takes, measured at compile time."""
+    counts = plan.variants[0].cores
+    rows = []
+    for number, variant in enumerate(plan.variants):
+        times = [f"{to_ms(sum(costs)):.2f}" for costs in variant.cost_ns]
+        pressed = f"{to_ms(sum(variant.pressed_ns)):.2f}" if variant.pressed_ns else "–"
+        private = render.size(max(variant.private_bytes, default=0))
+        traffic = render.size(sum(variant.traffic_bytes))
+        rows.append((number, variant.goal, len(variant.substitutes), *times, pressed))
+        rows[-1] = (*rows[-1], private, traffic)
+    columns = [">variant", "For", ">calls replaced", *(f">ms on {n} core(s)" for n in counts)]
+    columns += [">beside a writer", ">own caches", ">from beyond"]
+    render.table("Variants of the first plan", columns, rows)
+    ways = [len(set(choice)) for choice in _by_segment(plan)]
+    spread = ", ".join(f"{n} × {ways.count(n)}" for n in sorted(set(ways)))
+    render.line(f"Different ways to run a segment: {spread} (ways × segments)")
+
+
+def _by_segment(plan: Plan) -> list[list[tuple[str, ...]]]:
+    """For each segment the kernels of every variant."""
+    calls = [calls_of(plan, number) for number in range(len(plan.variants))]
+    return [
+        [tuple(call.symbol for call in each[part.begin : part.end]) for each in calls]
+        for part in plan.segments
+    ]
 
 
 def _plans(manifest: Manifest) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from tenantdl.bundle.load import LoadedBundle, load_bundle
 from tenantdl.bundle.manifest import ALIGNMENT, Plan, Variant
 from tenantdl.compile.segment import costs_of, cut, measure_ns
+from tenantdl.compile.variants import ONE_WAY, Ways, with_variants
 from tenantdl.exec.runner import Runner
 from tenantdl.machine import this_machine
 
@@ -18,16 +19,22 @@ from tenantdl.machine import this_machine
 _RUNS, _RUNS_MANY = 5, 1
 
 
-def measured_plans(plans: Sequence[Plan], counts: Sequence[int], folder: Path) -> list[Plan]:
+def measured_plans(
+    plans: Sequence[Plan], counts: Sequence[int], folder: Path, ways: Ways = ONE_WAY
+) -> list[Plan]:
     """`plans` of the bundle in `folder` with segments and their measured costs on one core and on
-    each of `counts` that this machine has. Moves the calling thread's affinity."""
+    each of `counts` that this machine has; the first in variants made of `ways`. Moves the calling
+    thread's affinity."""
     bundle = load_bundle(folder, verify=False)
     # One arena for all: its pages are there when the first operator is timed.
     arena = np.zeros(max(plan.arena_bytes for plan in plans) + ALIGNMENT, np.uint8)
     arena = arena[-arena.ctypes.data % ALIGNMENT :]
     found = []
-    for plan in plans:
+    for number, plan in enumerate(plans):
         arena[:] = 0
+        if ways.substitutes and not number:
+            found.append(with_variants(bundle, plan, ways, counts, arena.data))
+            continue
         runs = _RUNS if plan.batch == plans[0].batch else _RUNS_MANY
         found.append(_measured(bundle, plan, counts, arena.data, runs))
     return found

@@ -52,7 +52,7 @@ def static_plan(
     kernels = {operator.kernel.key: operator.kernel for operator in program.operators}
     parameters = {key: kernel.parameters() for key, kernel in kernels.items()}
     calls = tuple(
-        _call(operator, parameters[operator.kernel.key], memory) for operator in program.operators
+        call_of(operator, parameters[operator.kernel.key], memory) for operator in program.operators
     )
     pairs = zip(graph.outputs, program.outputs, strict=True)
     sources = zip(graph.inputs, program.inputs, strict=True)
@@ -67,7 +67,8 @@ def static_plan(
     )
 
 
-def _call(operator: Operator, parameters: Sequence[TensorType], memory: MemoryPlan) -> Call:
+def call_of(operator: Operator, parameters: Sequence[TensorType], memory: MemoryPlan) -> Call:
+    """An operator, whose kernel has these parameters, with its arguments where they are."""
     arguments = []
     for name, parameter in zip(operator.args, parameters, strict=True):
         in_weights = name in memory.constants

@@ -52,6 +52,10 @@ def _inherit_borders(context: Context) -> None:
             root = context.placements[root][0]
         border = context.borders.get(value, NO_BORDER)
         context.borders[root] = context.borders.get(root, NO_BORDER).union(border)
+    # Another lowering of the same plan writes into the same buffers.
+    for value, border in context.schedules.borders.items():
+        context.borders[value] = context.borders.get(value, NO_BORDER).union(border)
+    context.schedules.borders = dict(context.borders)
 
 
 def _flush(context: Context, pending: list[Node]) -> None:

@@ -44,6 +44,7 @@ from tenantdl.compile.plans import (
 from tenantdl.compile.schedules import COMMITTED, Record, Schedules, read_records, write_records
 from tenantdl.compile.target import CpuTarget, parse_target
 from tenantdl.compile.tune import Effort, tune
+from tenantdl.compile.variants import VARIANTS_MAX, Ways
 from tenantdl.errors import UserError
 from tenantdl.machine import this_machine
 
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 Progress = Callable[[str, float], None]
+# Unless another number is asked for: a second one costs little, further ones bring little here.
+VARIANTS = 2
 PHASES = ("import", "tune", "lower", "build", "weights", "measure")
 
 
@@ -79,6 +82,7 @@ class Summary:
     target: str
     operators: int = 0
     plans: int = 1
+    variants: int = 1
     kernels: int = 0
     segments: int = 0
     flops: int = 0
@@ -102,11 +106,13 @@ def compile_model(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     buckets: Sequence[Bucket] = (),
     cores: Sequence[int] = (1, 2),
+    variants: int = VARIANTS,
     tuning: Tuning = NO_TUNING,
     progress: Progress | None = None,
 ) -> Summary:
     """Compile `model` to a bundle, a folder at `out` (replaced if it is a bundle already), with a
-    plan for each number of requests `together` in each combination of `buckets`.
+    plan for each number of requests `together` in each combination of `buckets`. The first plan
+    comes in up to `variants` variants.
 
     Everything is written beside `out` and renamed at the end. Raises UserError naming what is
     wrong with the model, the target or the place.
@@ -117,6 +123,10 @@ def compile_model(
     cpu = parse_target(target)
     if not cores or any(count < 1 for count in cores):
         raise UserError(f"core counts must be positive, not {list(cores)}")
+    if not 1 <= variants <= VARIANTS_MAX:
+        raise UserError(f"between 1 and {VARIANTS_MAX} variants, not {variants}")
+    if not _runs_here(cpu):
+        variants = 1  # which ways are worth anything has to be measured
     together = sizes(together)
     summary = Summary(name, str(out), f"{cpu.arch}:{cpu.level.mcpu}")
     phases = _Phases(summary, progress)
@@ -128,7 +138,9 @@ def compile_model(
             records = _records(graphs[0], cpu, cores, tuning, name)
         with phases("lower"):
             schedules = Schedules(records, winograd4=tuning.winograd4)
-            plans, weights = lower_plans(graphs, cpu, max(cores), schedules, batch, together)
+            plans, weights = lower_plans(
+                graphs, cpu, max(cores), schedules, batch, together, variants
+            )
         with phases("build"):
             build_library(kernels(plans), cpu, folder / LIBRARY)
         with phases("weights"):
@@ -136,7 +148,8 @@ def compile_model(
         static = [plan.plan() for plan in plans]
         manifest = new_manifest(name, cpu, cores, static, folder, _source(model))
         with phases("measure"):
-            manifest = _measured(manifest, axes, folder, cpu)
+            ways = plans[0].trials(cpu.caches.l2_bytes, variants)
+            manifest = _measured(manifest, axes, folder, cpu, ways)
         _describe(summary, manifest, folder)
         manifest = msgspec.structs.replace(
             manifest, summary=asdict(summary), metadata=graphs[0].metadata
@@ -212,14 +225,16 @@ def _source(model: str | Path | ModelProto) -> str:
     return hashlib.sha256(model.graph.name.encode()).hexdigest()
 
 
-def _measured(manifest: Manifest, axes: Sequence[Axes], folder: Path, cpu: CpuTarget) -> Manifest:
+def _measured(
+    manifest: Manifest, axes: Sequence[Axes], folder: Path, cpu: CpuTarget, ways: Ways
+) -> Manifest:
     """Cut plans by measured operator times and try padding, unless it cannot run here."""
     if not _runs_here(cpu):
         return manifest
     write_manifest(manifest, folder)
 
     def measure() -> Manifest:
-        plans = measured_plans(manifest.plans, manifest.cores, folder)
+        plans = measured_plans(manifest.plans, manifest.cores, folder, ways)
         padding = try_padding(manifest, axes, folder)
         return msgspec.structs.replace(manifest, plans=tuple(plans), padding=padding)
 
@@ -236,6 +251,7 @@ def _describe(summary: Summary, manifest: Manifest, folder: Path) -> None:
     plan = manifest.plans[0]
     summary.operators = len(plan.calls)
     summary.plans = len(manifest.plans)
+    summary.variants = max(1, len(plan.variants))
     summary.kernels = len({call.symbol for plan in manifest.plans for call in plan.calls})
     summary.segments = len(plan.segments)
     summary.flops = sum(call.flops for call in plan.calls)

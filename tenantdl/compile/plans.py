@@ -17,18 +17,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tenantdl.bundle.load import load_bundle
-from tenantdl.bundle.manifest import Manifest, Padding, Plan
+from tenantdl.bundle.manifest import Manifest, Padding, Plan, Substitute
 from tenantdl.bundle.select import padded_to
+from tenantdl.compile.alternatives import alternatives
 from tenantdl.compile.batch import batched, check_batchable
-from tenantdl.compile.files import static_plan
+from tenantdl.compile.files import call_of, static_plan
 from tenantdl.compile.frontend.load import input_dims, load_graph
 from tenantdl.compile.graph import Graph
 from tenantdl.compile.lower import lower
 from tenantdl.compile.memory import MemoryPlan, Weights, plan_memory
-from tenantdl.compile.operator import Kernel, Program
+from tenantdl.compile.operator import Kernel, Operator, Program
 from tenantdl.compile.rewrite import rewrite
 from tenantdl.compile.schedules import Schedules
 from tenantdl.compile.target import CpuTarget
+from tenantdl.compile.variants import Ways, footprint
 from tenantdl.errors import UserError
 from tenantdl.exec.runner import Runner
 from tenantdl.load.inputs import random_inputs
@@ -52,17 +54,34 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """One plan before kernels are compiled."""
+    """One plan before kernels are compiled. `ways`: other operators at some positions."""
 
     graph: Graph
     program: Program
     memory: MemoryPlan
     batch: int
     together: int
+    ways: tuple[Mapping[int, Operator], ...] = ()
 
     def plan(self) -> Plan:
         """The static plan."""
         return static_plan(self.graph, self.program, self.memory, self.batch, self.together)
+
+    def trials(self, l2_bytes: int, count: int) -> Ways:
+        """The ways to run it, ready to be tried, for `count` variants."""
+        own = self.program.operators
+        rows = [own, *([w.get(at, o) for at, o in enumerate(own)] for w in self.ways)]
+        return Ways(
+            tuple(
+                tuple(
+                    Substitute(at, call_of(o, o.kernel.parameters(), self.memory))
+                    for at, o in way.items()
+                )
+                for way in self.ways
+            ),
+            tuple(tuple(footprint(o, l2_bytes) for o in row) for row in rows),
+            count,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +161,10 @@ def lower_plans(
     schedules: Schedules,
     batch: int,
     together: Sequence[int],
+    variants: int = 1,
 ) -> tuple[list[Lowered], Weights]:
-    """All plans, those of the first graph first; one request at a time first in each."""
+    """All plans, those of the first graph first; one request at a time first in each. The first of
+    all has up to `variants` ways to run."""
     weights = Weights()
     plans: list[Lowered] = []
     for graph in graphs:
@@ -152,7 +173,12 @@ def lower_plans(
         program = lower(graph, cpu, cores, schedules)
         for requests in together:
             many = program if requests == 1 else batched(program, requests, cpu.caches.l2_bytes)
-            plans.append(Lowered(graph, many, plan_memory(many, weights), batch, requests))
+            if variants > 1 and not plans and requests == 1:
+                others = alternatives(graph, cpu, cores, program, schedules, variants - 1)
+                memory = plan_memory(others.union, weights)
+                plans.append(Lowered(graph, program, memory, batch, 1, others.ways))
+            else:
+                plans.append(Lowered(graph, many, plan_memory(many, weights), batch, requests))
     return plans, weights
 
 
@@ -165,8 +191,9 @@ def read_graphs(
 
 def kernels(plans: Sequence[Lowered]) -> list[Kernel]:
     """Every distinct kernel once."""
-    found = {op.kernel.key: op.kernel for plan in plans for op in plan.program.operators}
-    return list(found.values())
+    own = [operator for plan in plans for operator in plan.program.operators]
+    others = [operator for plan in plans for way in plan.ways for operator in way.values()]
+    return list({operator.kernel.key: operator.kernel for operator in own + others}.values())
 
 
 def try_padding(manifest: Manifest, axes: Sequence[Axes], folder: Path) -> Padding | None:

@@ -40,17 +40,21 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Choice(Generic[S]):
-    """A picked schedule; `settled` when a record said so, or there was no other."""
+    """A picked schedule; `settled` when a record said so, or there was no other. `footprint`: bytes
+    that a core comes back to, and bytes from beyond its own caches, where the template says."""
 
     key: str
     schedule: S
     settled: bool
+    footprint: tuple[int, int] | None = None
 
 
 class Schedules:
     """Records, and for what they do not hold: the candidate of rank `rank`. `panels`: how wide the
-    panels are that dense weights were packed in, by the value that holds them. Without `winograd4`
-    convolutions do without the large, less accurate tiles of Winograd's algorithm."""
+    panels are that dense weights were packed in, by the value that holds them; `borders`: what was
+    kept around packed values; `packings`: what Winograd's transforms made of weights. `beyond`: how
+    many places behind a plan's own schedules these are (`others`). Without `winograd4` convolutions
+    do without the large, less accurate tiles of Winograd's algorithm."""
 
     def __init__(
         self, records: Iterable[Record] = (), rank: int = 0, *, winograd4: bool = True
@@ -58,17 +62,35 @@ class Schedules:
         self.winograd4 = winograd4
         self._winners = {record.key: record.schedule for record in records}
         self._rank = rank
+        self.beyond = 0
         self.panels: dict[str, int] = {}
+        self.borders: dict[str, Any] = {}
+        self.packings: dict[tuple[object, ...], Any] = {}
 
-    def pick(self, key: str, ranked: Sequence[S]) -> Choice[S]:
+    def others(self, rank: int) -> Schedules:
+        """Those that pick the candidate `rank` places behind these' for the same plan in memory:
+        panels and borders are kept."""
+        others = Schedules((), self._rank, winograd4=self.winograd4)
+        others._winners, others.beyond = self._winners, rank
+        others.panels, others.borders = dict(self.panels), dict(self.borders)
+        others.packings = self.packings
+        return others
+
+    def pick(
+        self,
+        key: str,
+        ranked: Sequence[S],
+        footprint: Callable[[S], tuple[int, int] | None] | None = None,
+    ) -> Choice[S]:
         """One of `ranked` (best prediction first, not empty). A record of a candidate that is not
         among them (any more, or because an option excludes it) does not count."""
         winner = self._winners.get(key)
-        for schedule in ranked if winner is not None else ():
-            if repr(schedule) == winner:
-                return Choice(key, schedule, True)
-        rank = min(self._rank, len(ranked) - 1)
-        return Choice(key, ranked[rank], len(ranked) == 1)
+        recorded = [at for at, one in enumerate(ranked) if repr(one) == winner]
+        first = recorded[0] if recorded else min(self._rank, len(ranked) - 1)
+        order = [first, *(at for at in range(len(ranked)) if at != first)]
+        schedule = ranked[order[min(self.beyond, len(order) - 1)]]
+        known = None if footprint is None else footprint(schedule)
+        return Choice(key, schedule, bool(recorded) or len(ranked) == 1, known)
 
 
 def ranked(

@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import UNSET
 
 from tenantdl.bundle.load import read_manifest
-from tenantdl.bundle.manifest import Padding, Plan, Tensor
+from tenantdl.bundle.manifest import Padding, Plan, Tensor, short_digest
 from tenantdl.bundle.select import Fit, Selector
 from tenantdl.daemon.stages import ServedApplication, open_applications
 from tenantdl.errors import UserError
@@ -19,8 +19,9 @@ from tenantdl.exec.lane_memory import ModelLayout, lay_out
 from tenantdl.ids import ModelId, TenantId
 from tenantdl.load.protocol import Array, datatype
 from tenantdl.load.workload import TenantSection, Workload
+from tenantdl.predict.tables import ModelTables, read_tables, tabled
 from tenantdl.sched.config import LaneSpec, ModelSpec, SchedulerConfig, TenantSpec
-from tenantdl.sched.plans import compiled_batches, compiled_plan, core_load
+from tenantdl.sched.plans import compiled_batches, compiled_plan, core_load, narrowed
 from tenantdl.units import MS, Ns, from_ms
 
 VERSION = "1"
@@ -133,11 +134,14 @@ Served = ServedModel | ServedApplication
 @dataclass(slots=True)
 class Catalogue:
     """What is served now: models by id, tenants by name; applications, which are models to clients
-    and tenants of models to the scheduler, by id."""
+    and tenants of models to the scheduler, by id. `cores`: the only numbers of cores that launches
+    may have, if any are named; `interference`: tables by the names in manifests."""
 
     models: dict[ModelId, ServedModel]
     tenants: dict[TenantId, TenantSection]
     applications: dict[ModelId, ServedApplication] = field(default_factory=dict)
+    cores: tuple[int, ...] = ()
+    interference: Mapping[str, ModelTables] = field(default_factory=dict)
 
     def all(self) -> list[Served]:
         """Everything that clients can call."""
@@ -171,8 +175,13 @@ class Catalogue:
         """What the scheduler is told about a model."""
         users = [self.tenants[name] for name in model.tenants]
         arenas = min(_ARENAS_MAX, sum(user.arenas for user in users))
-        plans = tuple(map(compiled_plan, model.plans))
-        return ModelSpec(model.id, plans, arenas, compiled_batches(model.plans))
+        plans = [narrowed(compiled_plan(plan), self.cores) for plan in model.plans]
+        if self.interference:
+            manifest = read_manifest(Path(model.bundle))
+            tables = self.interference.get(manifest.name)
+            if tables is not None and tables.digest == short_digest(manifest):
+                plans[0] = tabled(plans[0], tables)
+        return ModelSpec(model.id, tuple(plans), arenas, compiled_batches(model.plans))
 
 
 def open_catalogue(workload: Workload) -> Catalogue:
@@ -201,7 +210,9 @@ def open_catalogue(workload: Workload) -> Catalogue:
     }
     tenants = {TenantId(tenant.name): tenant for tenant in workload.tenant}
     used = {user: model.name for model in models.values() for user in model.tenants}
-    return Catalogue(models, tenants, open_applications(workload, used))
+    options = workload.scheduler
+    told = read_tables(Path(options.interference)) if options.interference else {}
+    return Catalogue(models, tenants, open_applications(workload, used), options.cores, told)
 
 
 def open_model(

@@ -9,6 +9,7 @@ cannot say (whose cache it is) is lost: the error of tables is reported beside t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -85,6 +86,23 @@ class Tables:
 
     def _pressure(self, sample: Sample) -> float:
         return _traffic(sample.others, self._weight) / self._unit
+
+
+def typical(samples: Sequence[Sample]) -> dict[str, list[Party]]:
+    """Each victim's variants, as parties on the number of cores that they most often had."""
+    met: dict[str, dict[int, list[Party]]] = {}
+    for sample in samples:
+        victim = sample.victim
+        met.setdefault(victim.model, {}).setdefault(victim.variant, []).append(victim)
+    found: dict[str, list[Party]] = {}
+    for model, variants in met.items():
+        common = Counter(party.cores for parties in variants.values() for party in parties)
+        cores = common.most_common(1)[0][0]
+        found[model] = [
+            next((p for p in parties if p.cores == cores), parties[0])
+            for _, parties in sorted(variants.items())
+        ]
+    return found
 
 
 def _traffic(parties: Sequence[Party], weight: float) -> float:

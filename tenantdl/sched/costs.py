@@ -11,6 +11,7 @@ from bisect import bisect_right
 from itertools import accumulate
 
 from tenantdl.sched.config import PlanSpec
+from tenantdl.sched.correction import Correction
 from tenantdl.units import Ns
 
 UNDISTURBED = 1000  # a slowdown of 1, in 1/1000
@@ -120,6 +121,9 @@ class PlanCosts:
         self.counts = tuple(c for c in known if c <= cores_max) or known[:1]
         self.variants = len(spec.variants)
         self._slowdowns = [variant.slowdowns for variant in spec.variants]
+        self._corrections = [Correction() for _ in spec.variants]
+        # How often a table was found far off.
+        self.alarms = 0
         # Slowdowns of all variants at the pressures that were asked for.
         self._known: dict[int, tuple[int, ...]] = {}
         self._index = [max(0, bisect_right(self.counts, c) - 1) for c in range(cores_max + 1)]
@@ -219,8 +223,13 @@ class PlanCosts:
         self, variant: int, cores: int, begin: int, end: int, elapsed: Ns, pressure: int
     ) -> None:
         """Segments [begin, end) took `elapsed` so, where others exerted `pressure`."""
-        slowdown = self.slowdown(variant, pressure)
-        self.at(variant, cores).observe(begin, end, elapsed, slowdown)
+        slowdown, costs = self.slowdown(variant, pressure), self.at(variant, cores)
+        table, alone = self._slowdowns[variant], costs.between(begin, end)
+        better = self._corrections[variant].observe(table, pressure, alone, elapsed)
+        costs.observe(begin, end, elapsed, slowdown)
+        if better is not None:
+            self.learn(variant, better)
+            self.alarms += self._corrections[variant].alarmed
         self._observed += 1
         if self._observed % _FASTEST_EVERY == 0:
             self._follow()

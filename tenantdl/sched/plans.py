@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from tenantdl.bundle.manifest import Plan
+from tenantdl.errors import UserError
 from tenantdl.sched.config import Batches, PlanSpec, VariantSpec, one_core_plan
 from tenantdl.units import SECOND
 
@@ -51,6 +54,27 @@ def core_load(load: float, plan: PlanSpec) -> int:
     """Core time that `load` requests a second for `plan` take, in 1/1000 of a core; at least 1."""
     widths, costs = plan.variants[0].cores, plan.variants[0].costs
     return max(1, round(1000 * load * widths[0] * sum(costs[0]) / SECOND))
+
+
+def narrowed(spec: PlanSpec, cores: tuple[int, ...]) -> PlanSpec:
+    """`spec` with costs on these numbers of cores only; as it is where none is named. Raises
+    UserError when nothing is left."""
+    if not cores:
+        return spec
+    known = spec.variants[0].cores
+    kept = [index for index, count in enumerate(known) if count in cores]
+    if not kept:
+        raise UserError(f"no costs on {list(cores)} cores: compiled for {list(known)}")
+    return PlanSpec(
+        tuple(
+            msgspec.structs.replace(
+                variant,
+                cores=tuple(variant.cores[i] for i in kept),
+                costs=tuple(variant.costs[i] for i in kept),
+            )
+            for variant in spec.variants
+        )
+    )
 
 
 def _slowdowns(alone: tuple[int, ...], pressed: tuple[int, ...]) -> tuple[int, ...]:

@@ -129,7 +129,9 @@ class Scheduler:
         book, costs, size = self._book, request.costs, len(launch.cores)
         pressure = book.pressure_on(lane.pressure)
         book.sense(costs, launch, event, pressure)
+        before = costs.alarms
         costs.observe(launch.variant, size, event.begin, event.end, event.elapsed, pressure)
+        book.counts.alarms += costs.alarms - before
         book.spend(book.tenants[request.tenant], event.elapsed * size, self._now)
         book.counts.block(lane, request.before, event)
         request.progress, request.before = event.end, launch

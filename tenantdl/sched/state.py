@@ -84,7 +84,7 @@ class Counts:
     `_ns` is the time that the lane stood still on these occasions, from the end of its last block
     (or the order, if that came later) to the start of the next; but `conflicts_ns` is the time in
     blocks on fewer cores than wanted. `expected`: ns that the block which finished last was
-    expected to take in its company."""
+    expected to take in its company. `alarms`: tables of slowdowns that were found far off."""
 
     launches: int = 0
     conflicts: int = 0
@@ -98,6 +98,7 @@ class Counts:
     handovers_ns: int = 0
     boundaries_ns: int = 0
     expected: Ns = _NEVER
+    alarms: int = 0
 
     def block(self, lane: Lane, before: Launch | None, event: BlockFinished) -> None:
         """`lane` has run a block; `before`: the launch of this request that ran before this one."""

@@ -14,6 +14,8 @@ from functools import lru_cache
 import numpy as np
 
 from tenantdl.ids import CoreId
+from tenantdl.predict.features import Array
+from tenantdl.predict.model import soonest
 from tenantdl.predict.samples import Party, Room, Sample, mix_of
 from tenantdl.sched.costs import PlanCosts
 from tenantdl.sim.contention import Running, kept_parts, slowdowns, traffic
@@ -164,3 +166,28 @@ def variants(
         model: [_party((model, v, 0, cores), {0}, machine, versions) for v in range(versions)]
         for model in models
     }
+
+
+class Truth:
+    """The contention model as a predictor: it is asked, not learned. Parties sit side by side in
+    the order in which a sample has them, the victim first."""
+
+    def __init__(self, machine: MachineFile, versions: int = VERSIONS) -> None:
+        self._machine, self._versions = machine, versions
+
+    def predict(self, samples: Sequence[Sample]) -> Array:
+        """Slowdowns without noise; those who find no room are left out."""
+        return np.array([self._slowdown(sample) for sample in samples])
+
+    def choose(self, samples: Sequence[Sample]) -> int:
+        """By time."""
+        return soonest(self, samples)
+
+    def _slowdown(self, sample: Sample) -> float:
+        used, running = 0, []
+        for party in (sample.victim, *sample.others):
+            if used + party.cores <= self._machine.cores:
+                seat = (party.model, party.variant, used, party.cores)
+                running.append(_running(self._machine, seat, self._versions))
+                used += party.cores
+        return slowdowns(self._machine, running)[0]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tenantdl.bench.interference import Meeting, by_mixes, by_models, simulated, variants_of
+from tenantdl.bench.interference import Meeting, by_mixes, by_models, simulated
+from tenantdl.predict.export import typical
 from tenantdl.sim.campaign import campaign, room, variants
 from tenantdl.sim.machines import load_machine
 
@@ -39,7 +40,7 @@ def test_splits_hide_what_they_say(meetings: list[Meeting]) -> None:
 
 
 def test_variants_are_found_in_the_meetings(meetings: list[Meeting]) -> None:
-    found = variants_of(meetings)
+    found = typical([sample for meeting in meetings for sample in meeting.samples])
     assert set(found) <= set(variants(MACHINE))
     assert all([p.variant for p in parties] == list(range(5)) for parties in found.values())
 

@@ -88,6 +88,7 @@ def test_compile_passes_options_on_and_shows_a_summary(
         "buckets": {},
         "shapes": {"x": (4, 3)},
         "cores": (1,),
+        "variants": None,
     }
     assert " ".join(out.split()).endswith("Phase seconds frontend 1.25 kernels 2.50 total 3.75")
 

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from tenantdl.bundle.manifest import Plan, Segment, Tensor, Variant
-from tenantdl.sched.config import Batches, one_core_plan
+from tenantdl.ids import CoreId, LaneId, ModelId, RequestId, TenantId
+from tenantdl.sched.config import (
+    Batches,
+    LaneSpec,
+    ModelSpec,
+    PlanSpec,
+    SchedulerConfig,
+    TenantSpec,
+    VariantSpec,
+    one_core_plan,
+)
+from tenantdl.sched.messages import LaneReady, Launch, RequestArrived
 from tenantdl.sched.plans import compiled_batches, compiled_plan, core_load
-from tenantdl.units import MS
+from tenantdl.sched.scheduler import Scheduler
+from tenantdl.units import MS, SECOND, Ns
 
 
 def _plan(*variants: Variant) -> Plan:
@@ -50,3 +62,29 @@ def test_a_share_is_the_core_time_of_the_stated_load() -> None:
     assert core_load(20.0, one_core_plan((3 * MS, 7 * MS))) == 200
     assert core_load(250.0, one_core_plan((10 * MS,))) == 2500
     assert core_load(0.001, one_core_plan((1000,))) == 1
+
+
+def test_each_number_of_cores_gets_the_variant_that_is_best_on_it() -> None:
+    """One variant is soonest on one core, another on two: the deadline decides the cores, the cores
+    the variant."""
+    variants = (
+        VariantSpec((1, 2), ((MS,), (MS * 7 // 10,))),
+        VariantSpec((1, 2), ((MS * 11 // 10,), (MS * 6 // 10,))),
+    )
+    lanes = tuple(LaneSpec(LaneId(i), (CoreId(i),)) for i in range(2))
+    config = SchedulerConfig(
+        "tenantdl",
+        lanes,
+        (ModelSpec(ModelId("m"), (PlanSpec(variants),)),),
+        (TenantSpec(TenantId("t"), 8, 2),),
+    )
+    for deadline, cores, variant in ((MS * 8 // 10, 2, 1), (100 * MS, 1, 0)):
+        scheduler = Scheduler(config)
+        for lane in lanes if cores == 2 else lanes[:1]:
+            scheduler.handle(LaneReady(lane.lane), Ns(0))
+        arrived = RequestArrived(
+            RequestId(1), TenantId("t"), ModelId("m"), 0, Ns(deadline), Ns(SECOND), 0
+        )
+        (launch,) = scheduler.handle(arrived, Ns(0))
+        assert isinstance(launch, Launch)
+        assert (len(launch.cores), launch.variant) == (cores, variant)

@@ -14,13 +14,24 @@ from tenantdl.compile.context import Context, Form, Group
 from tenantdl.compile.fusion import Planned, bind_program, pad_channels
 from tenantdl.compile.graph import Array, Node
 from tenantdl.compile.kernels.conv_chunked import conv2d
-from tenantdl.compile.kernels.conv_schedule import ranked_schedules
+from tenantdl.compile.kernels.conv_packing import (
+    densify,
+    pack_depthwise,
+    pack_planar,
+    pack_weights,
+)
+from tenantdl.compile.kernels.conv_schedule import footprint, ranked_schedules
 from tenantdl.compile.kernels.conv_spec import ConvSchedule, ConvSpec
 from tenantdl.compile.kernels.depthwise import depthwise, depthwise_pixels
 from tenantdl.compile.kernels.layout import NO_BORDER, Border, Packed, Planar
 from tenantdl.compile.kernels.registry import Template
 from tenantdl.compile.kernels.winograd import WinogradSchedule, pack_winograd, winograd
-from tenantdl.compile.kernels.winograd_schedule import ACCURATE_POINTS_MAX, algorithms, reach
+from tenantdl.compile.kernels.winograd_schedule import (
+    ACCURATE_POINTS_MAX,
+    algorithms,
+    reach,
+    winograd_footprint,
+)
 from tenantdl.compile.kernels.winograd_transform import POINTS_MAX
 from tenantdl.compile.schedules import Choice
 
@@ -128,7 +139,17 @@ def _algorithm(
     )
     points_max = POINTS_MAX if context.schedules.winograd4 else ACCURATE_POINTS_MAX
     found = algorithms(spec, context.target, context.cores, points_max)
-    return spec, context.schedules.pick(f"algorithm {spec} on {context.cores}", found)
+    if context.schedules.beyond:  # another way to run a plan: over the same weights, or directly
+        known = context.schedules.packings
+        own, *rest = (one for one in found if one is None or _packing(node, one) in known)
+        # The direct one first: with a fraction of the weights it differs most.
+        found = [own, *sorted(rest, key=lambda one: one is not None)]
+    key = f"algorithm {spec} on {context.cores}"
+
+    def asked(schedule: WinogradSchedule | None) -> tuple[int, int] | None:
+        return None if schedule is None else winograd_footprint(spec, schedule)
+
+    return spec, context.schedules.pick(key, found, asked)
 
 
 def _lower(context: Context, group: Group) -> None:
@@ -139,7 +160,7 @@ def _lower(context: Context, group: Group) -> None:
     weights = weights.reshape(*weights.shape[:2], *geometry.kernel)
     groups = geometry.groups
     if groups > 1 and not geometry.depthwise and not geometry.blocked_groups(lanes):
-        weights, groups = _densify(weights, groups, geometry.channels), 1
+        weights, groups = densify(weights, groups, geometry.channels), 1
     program, operands = bind_program(context, group, "packed")
     source, data = _data(context, node.inputs[0], geometry)
     out_name, out = context.new_packed(group.output)
@@ -161,7 +182,7 @@ def _lower(context: Context, group: Group) -> None:
         kernel = depthwise(spec, depthwise_pixels(spec, context.target), sums=sums)
         results += [context.new_sums(group.output)] if sums else []
     elif (algorithm := _algorithm(context, node, geometry)[1]).schedule is not None:
-        kind, packed = "conv2d_winograd", pack_winograd(weights, lanes, algorithm.schedule)
+        kind, packed = "conv2d_winograd", _transformed(context, node, weights, algorithm.schedule)
         kernel, choices = winograd(spec, algorithm.schedule), (algorithm,)
     else:
         planar = isinstance(data, Planar)
@@ -181,10 +202,26 @@ def _lower(context: Context, group: Group) -> None:
     )
 
 
+def _packing(node: Node, schedule: WinogradSchedule) -> tuple[object, ...]:
+    """What packed weights depend on."""
+    return (node.inputs[1], schedule.rows, schedule.columns, schedule.blocks)
+
+
+def _transformed(context: Context, node: Node, weights: Array, schedule: WinogradSchedule) -> Array:
+    """Packed weights, computed once for all lowerings of a graph: that takes most of their time."""
+    known = context.schedules.packings
+    key = _packing(node, schedule)
+    if key not in known:
+        known[key] = pack_winograd(weights, context.target.lanes, schedule)
+    packed: Array = known[key]
+    return packed
+
+
 def direct_schedule(context: Context, spec: ConvSpec) -> Choice[ConvSchedule]:
     """The schedule of a direct convolution."""
     found = ranked_schedules(spec, context.target, context.cores)
-    return context.schedules.pick(f"conv2d {spec.simplified()} on {context.cores}", found)
+    key = f"conv2d {spec.simplified()} on {context.cores}"
+    return context.schedules.pick(key, found, lambda s: footprint(spec, s, context.target))
 
 
 def is_convolution(context: Context, entry: Planned) -> bool:
@@ -241,46 +278,6 @@ def bias_vector(context: Context, node: Node, outputs: int) -> Array:
     present = len(node.inputs) > 2 and bool(node.inputs[2])
     vector = context.graph.constants[node.inputs[2]] if present else np.zeros(outputs, np.float32)
     return pad_channels(vector, context.target.lanes)
-
-
-def pack_weights(weights: Array, lanes: int) -> Array:
-    """[O][C/groups][kh][kw] → [O/V][C/groups/V][kh][kw][V in][V out], missing channels zero."""
-    outputs, channels, kh, kw = weights.shape
-    ob, cb = -(-outputs // lanes), -(-channels // lanes)
-    full = np.zeros((ob * lanes, cb * lanes, kh, kw), np.float32)
-    full[:outputs, :channels] = weights
-    blocked = full.reshape(ob, lanes, cb, lanes, kh, kw)
-    return np.ascontiguousarray(blocked.transpose(0, 2, 4, 5, 3, 1))
-
-
-def pack_planar(weights: Array, lanes: int) -> Array:
-    """[O][C][kh][kw] → [O/V][C][kh][kw][V out]."""
-    outputs, channels, kh, kw = weights.shape
-    ob = -(-outputs // lanes)
-    full = np.zeros((ob * lanes, channels, kh, kw), np.float32)
-    full[:outputs] = weights
-    return np.ascontiguousarray(full.reshape(ob, lanes, channels, kh, kw).transpose(0, 2, 3, 4, 1))
-
-
-def pack_depthwise(weights: Array, lanes: int) -> Array:
-    """[C][1][kh][kw] → [C/V][kh][kw][V]."""
-    channels, _, kh, kw = weights.shape
-    blocks = -(-channels // lanes)
-    full = np.zeros((blocks * lanes, kh, kw), np.float32)
-    full[:channels] = weights[:, 0]
-    return np.ascontiguousarray(full.reshape(blocks, lanes, kh, kw).transpose(0, 2, 3, 1))
-
-
-def _densify(weights: Array, groups: int, channels: int) -> Array:
-    """Grouped weights as dense ones with zeros outside the groups."""
-    outputs, inner, kh, kw = weights.shape
-    full = np.zeros((outputs, channels, kh, kw), np.float32)
-    step = outputs // groups
-    for g in range(groups):
-        full[g * step : (g + 1) * step, g * inner : (g + 1) * inner] = weights[
-            g * step : (g + 1) * step
-        ]
-    return full
 
 
 TEMPLATES = {"Conv": Template(form, _lower, fuses=True, border=_border)}

@@ -187,6 +187,24 @@ def _reread_cycles(
     return spec.out.batch * sum(nbytes / _rate(resident, target) for nbytes, resident in reads)
 
 
+def footprint(spec: ConvSpec, schedule: ConvSchedule, target: CpuTarget) -> tuple[int, int]:
+    """Bytes that a core comes back to: weights of a group and the rows of a block. Bytes from
+    beyond its caches: everything once, and what is read again and exceeds L2."""
+    spec = spec.simplified().folded(schedule.fold)
+    weights, data = _bytes(spec)
+    height = 1 if is_plane(spec) else spec.rows
+    row_blocks = -(-height // schedule.row_block)
+    group = schedule.blocks * spec.lanes * spec.steps * 4
+    rows = data // row_blocks
+    out = 4 * spec.out.batch * spec.out.blocks * spec.lanes * spec.rows * spec.columns
+    traffic = weights + spec.out.batch * data + out
+    if rows > target.caches.l2_bytes * 0.6:
+        traffic += spec.out.batch * data * (-(-spec.out.blocks // schedule.blocks) - 1)
+    if weights > target.caches.l2_bytes * 0.6:
+        traffic += spec.out.batch * weights * (row_blocks - 1)
+    return group + rows, traffic
+
+
 def _rate(resident: float, target: CpuTarget) -> float:
     """Bytes a cycle for a working set of `resident` bytes."""
     if resident > target.caches.l2_bytes * 0.6:

@@ -57,7 +57,8 @@ def _lower(context: Context, group: Group) -> None:
     panels = context.schedules.panels
     alike = [c for c in found if c.panel == panels.get(node.inputs[1], c.panel)]
     found = alike or found
-    choice = context.schedules.pick(f"dense {spec} on {context.cores}", found)
+    key = f"dense {spec} on {context.cores}"
+    choice = context.schedules.pick(key, found, lambda s: footprint(spec, s))
     schedule = choice.schedule
     panels.setdefault(node.inputs[1], schedule.panel)
     packed = context.constant(pack_panels(weights.reshape(inner, columns), spec, schedule))
@@ -150,6 +151,16 @@ def predicted_cycles(spec: DenseSpec, schedule: DenseSchedule, cores: int) -> fl
         cycles += panel.count * (max(step, fetched) + exposed) * spec.inner
     tasks = row_blocks * sum(panel.count for panel in panels)
     return -(-tasks // cores) / tasks * cycles * row_blocks
+
+
+def footprint(spec: DenseSpec, schedule: DenseSchedule) -> tuple[int, int]:
+    """Bytes that a core comes back to: a chunk of a panel and the rows of a task. Bytes from beyond
+    its caches: data and results once, all weights for every block of rows."""
+    row_blocks = -(-spec.rows // schedule.row_block)
+    panel = 4 * spec.lanes * schedule.vectors * schedule.chunk
+    weights = 4 * spec.inner * spec.blocks * spec.lanes
+    data = 4 * spec.rows * (spec.inner + spec.blocks * spec.lanes)
+    return panel + 4 * schedule.row_block * spec.inner, data + row_blocks * weights
 
 
 def _step_cycles(rows: int, vectors: int, nbytes: int) -> float:

@@ -133,6 +133,20 @@ def winograd_cycles(
     return transform * share_in + (multiply + finish) * share_out + launch
 
 
+def winograd_footprint(spec: ConvSpec, schedule: WinogradSchedule) -> tuple[int, int]:
+    """Bytes that a core comes back to: transformed tiles and products of one group. Bytes from
+    beyond its caches: transformed weights for every group of rows, data and results once."""
+    rows, columns = schedule.tile_counts(spec)
+    tiles = schedule.tile_rows * columns if schedule.tile_rows else rows * columns
+    groups = -(-rows // schedule.tile_rows) if schedule.tile_rows else 1
+    a_tile = 4 * spec.lanes * schedule.points
+    inputs, outputs = spec.data.blocks, spec.out.blocks  # type: ignore[union-attr]
+    weights = a_tile * spec.lanes * inputs * outputs
+    pixels = spec.data.height * spec.data.width * inputs + spec.rows * spec.columns * outputs
+    data = 4 * spec.out.batch * spec.lanes * pixels
+    return a_tile * tiles * (inputs + schedule.blocks), data + weights * groups
+
+
 def _transform_cycles(schedule: WinogradSchedule) -> tuple[float, float]:
     """Cycles to transform one vector of one tile, in and out, epilogue included."""
     down, across, points = schedule.rows, schedule.columns, schedule.points

@@ -138,7 +138,11 @@ def _lately(status: Status) -> Iterator[Family]:
 def _scheduler(counts: Counts) -> Iterator[Family]:
     launches = Family("tenantdl_launches_total", "counter", "Launches that lanes have begun")
     launches.add(counts.launches)
-    yield launches
+    alarms = Family(
+        "tenantdl_interference_alarms_total", "counter", "Tables of slowdowns found far off"
+    )
+    alarms.add(counts.alarms)
+    yield from (launches, alarms)
     for name, what, times, ns in (
         ("conflicts", _CONFLICTS, counts.conflicts, counts.conflicts_ns),
         ("resizes", _RESIZES, counts.resizes, counts.resizes_ns),

@@ -93,9 +93,8 @@ def find_fit(book: Book, request: Request, begin: int, room: int) -> Fit:
     costs = request.costs
     pressure = min(UNDISTURBED, max(book.pressure // book.cores_max, book.level))
     usable = costs.usable(max(1, room))
-    variant = costs.modest(
-        usable, begin, pressure, book.sensitivity * UNDISTURBED // book.cores_max
-    )
+    sensitivity = book.sensitivity * UNDISTURBED // book.cores_max
+    variant = costs.modest(usable, begin, pressure, sensitivity)
     slowdown = costs.slowdown(variant, pressure)
     had = book.cores.size(request.group) if begin else 0
     resize, ready = book.config.overheads.resize, book.cores.size(book.ready)
@@ -112,16 +111,15 @@ def find_fit(book: Book, request: Request, begin: int, room: int) -> Fit:
         options.append(option)
         if time <= slack and (able is None or option < able):
             able = option
-    if able is None:
-        cores = min(options)[2]
-        return Fit(cores, variant, cores)
-    price, time, cores = able
+    price, time, cores = able or min(options)
     narrow = cores
-    if room > cores:
+    if able and room > cores:
         bound = price * (UNDISTURBED + _WIDEN) // UNDISTURBED
         for wide_price, wide_time, wide in options:
             if cores < wide <= room and wide_price <= bound and wide_time < time:
                 time, cores = wide_time, wide
+    if cores != usable:
+        variant = costs.modest(cores, begin, pressure, sensitivity)
     return Fit(cores, variant, narrow)
 
 
