@@ -20,7 +20,7 @@ from tenantdl.load.workload import TenantSection, Workload
 from tenantdl.predict.footprint import Footprint
 from tenantdl.sched.config import ModelSpec, PlanSpec, SchedulerConfig, TenantSpec
 from tenantdl.sched.messages import RequestArrived
-from tenantdl.sched.plans import core_load
+from tenantdl.sched.plans import core_load, narrowed
 from tenantdl.sim.engine import Observer, Outcome, Simulation
 from tenantdl.sim.execution import ExecutionModel
 from tenantdl.sim.footprints import footprints
@@ -157,7 +157,7 @@ def _plan(workload: Workload, tenant: TenantSection, scenario: Scenario) -> Plan
         machine, name = scenario.machine, tenant.profile
         plan = profile(name, machine.contention, scenario.scale, scenario.versions)
         return plan if scenario.tables is None else _told(plan, scenario.tables[ModelId(name)])
-    return bundle_plan(workload.bundle_path(tenant))
+    return narrowed(bundle_plan(workload.bundle_path(tenant)), workload.scheduler.cores)
 
 
 def _told(plan: PlanSpec, tables: Sequence[tuple[int, tuple[int, ...]]]) -> PlanSpec:
