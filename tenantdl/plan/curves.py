@@ -12,7 +12,7 @@ import numpy as np
 from tenantdl.plan.profile import Table
 from tenantdl.plan.structures import Floats, Ints, Structures, spread, structures, undominated
 
-_POINTS = 192
+_POINTS = 96
 _WHOLE = 1e-9
 
 
