@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,6 +30,7 @@ from tenantdl.units import Ns, from_seconds, to_seconds
 OK, DROPPED, BROKEN = 200, 0, 1
 
 _LEAD_S = 0.3
+_BEGUN = b"."
 _GRACE_S = 60.0
 # How long answers are waited for when no more requests are sent.
 _PATIENCE_S = 5.0
@@ -94,23 +96,28 @@ def issue(plan: Plan) -> list[Sample]:
     return drive(plan).samples
 
 
-def drive(plan: Plan) -> Outcome:
-    """Run `plan` in a process of its own.
-
-    Raises ExecutionError if that process fails.
-    """
+def drive(plan: Plan, on_begun: Callable[[], None] = lambda: None) -> Outcome:
+    """Run `plan` in a process of its own, which takes a while to start; `on_begun` is called when
+    it has. Raises ExecutionError if that process fails."""
     last = max((stream.times[-1] for stream in plan.streams if stream.times), default=0)
     with TemporaryDirectory(prefix="tenantdl-load-") as folder:
         file = Path(folder) / "plan.json"
         file.write_bytes(msgspec.json.encode(plan))
         command = [sys.executable, "-m", "tenantdl.load.issuer", str(file)]
         limit = to_seconds(last) + plan.timeout_s + _GRACE_S
-        try:
-            done = subprocess.run(command, capture_output=True, timeout=limit, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise ExecutionError(f"the load issuer was still busy after {limit:.0f} s") from error
-        if done.returncode:
-            reason = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            try:
+                if process.stdout and process.stdout.read(len(_BEGUN)):
+                    on_begun()
+                _, said = process.communicate(timeout=limit)
+            except subprocess.TimeoutExpired as error:
+                raise ExecutionError(
+                    f"the load issuer was still busy after {limit:.0f} s"
+                ) from error
+            finally:
+                process.kill()
+        if process.returncode:
+            reason = said.decode(errors="replace").strip().rpartition("\n")[2]
             raise ExecutionError(f"the load issuer failed: {reason}")
         return msgspec.json.decode((Path(folder) / "outcome.json").read_bytes(), type=Outcome)
 
@@ -138,6 +145,7 @@ class _Issuer:
         due = sorted((at, i) for i, s in enumerate(self._plan.streams) for at in s.times)
         used = time.process_time_ns()
         start = self._start = time.monotonic_ns() + from_seconds(_LEAD_S)
+        os.write(sys.stdout.fileno(), _BEGUN)
         if self._plan.one_by_one:
             due, order = [], due
             for _, stream in sorted(order, key=lambda request: request[1]):

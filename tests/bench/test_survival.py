@@ -86,7 +86,8 @@ def test_only_what_is_due_a_second_after_an_injury_has_to_be_normal(
     after_ms: float, good: bool
 ) -> None:
     before = [(0.1 * step, 20.0, OK) for step in range(40)]
-    disturbed = [(5.5, 4000.0, OK), (7.2, 900.0, 503)]
+    # Just after an injury, just before the next, just after that.
+    disturbed = [(5.5, 4000.0, OK), (6.98, 700.0, OK), (7.2, 900.0, 503)]
     after = [(6.5 + 0.01 * step, after_ms, OK) for step in range(40)]
     injuries = [Injury(5 * SECOND, "kill", 1), Injury(7 * SECOND, "hang", 1)]
     (check,) = recovery(one_tenant(), outcome(*before, *disturbed, *after), injuries)

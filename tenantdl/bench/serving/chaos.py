@@ -37,6 +37,8 @@ from tenantdl.units import MS, SECOND, from_ms, to_seconds
 LANE = "tenantdl-lane"
 # The stretch without injuries, and how long after one latency may be out of the ordinary.
 _CALM_SHARE, RECOVERY_NS = 0.15, 1 * SECOND
+# What is due so shortly before an injury, or within its target, may have been hit by it.
+_MARGIN_NS = SECOND // 4
 # Afterwards the 99th percentile may be this much above normal, or within its target.
 _NORMAL = 1.5
 _CLIENT_TIMEOUT_S = 60.0
@@ -129,12 +131,12 @@ def _under_load(
     injuries: list[Injury] = []
     over = threading.Event()
     hand = threading.Thread(target=_injure, args=(served.pid, settings, injuries, over))
-    hand.start()
     try:
-        outcome = drive(plan)
+        outcome = drive(plan, on_begun=hand.start)
     finally:
         over.set()
-        hand.join()
+        if hand.is_alive():
+            hand.join()
     return outcome, injuries
 
 
@@ -184,7 +186,8 @@ def _injured(injuries: Sequence[Injury], settings: Settings) -> Check:
 
 def recovery(workload: Workload, outcome: Outcome, injuries: Sequence[Injury]) -> list[Check]:
     """For each tenant: the 99th percentile of what was due a second or more after the last injury,
-    beside that of what was due before the first."""
+    beside that of what was due before the first. What the next injury may have hit belongs to that
+    one."""
     if not injuries:
         raise ExecutionError("no lane was injured: the load was over too soon")
     times = np.array([injury.at - outcome.begun for injury in injuries])
@@ -197,7 +200,9 @@ def recovery(workload: Workload, outcome: Outcome, injuries: Sequence[Injury]) -
         before = waits[due < times[0]] if len(own) else waits
         last = np.searchsorted(times, due, side="right") - 1
         since = due - times[np.maximum(last, 0)]
-        after = waits[(last >= 0) & (since >= RECOVERY_NS)] if len(own) else waits
+        ahead = np.append(times, np.iinfo(np.int64).max)[last + 1]
+        undisturbed = ahead - due > min(from_ms(tenant.qos_ms), _MARGIN_NS)
+        after = waits[(last >= 0) & (since >= RECOVERY_NS) & undisturbed] if len(own) else waits
         if len(before) == 0 or len(after) == 0:
             checks.append(Check(f"{tenant.name}: p99 is normal again", False, "too few requests"))
             continue
