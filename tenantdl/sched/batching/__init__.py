@@ -19,7 +19,7 @@ requests that may share a batch: those of a model, or of one of its shape bucket
 from __future__ import annotations
 
 try:  # the same modules compiled by mypyc, where `scripts/compile_batching.py` has made them
-    from tenantdl_compiled import folder_of  # type: ignore[import-not-found, unused-ignore]
+    from tenantdl_compiled import folder_of
 except ImportError:
     pass
 else:
