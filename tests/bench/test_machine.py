@@ -29,4 +29,4 @@ def test_this_machine_is_measured_and_simulated(tmp_path: Path) -> None:
 
 def test_something_has_to_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["profile"]) == 2
-    assert "give --machine" in capsys.readouterr().err
+    assert "give bundles, or --machine" in capsys.readouterr().err

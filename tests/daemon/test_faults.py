@@ -212,7 +212,7 @@ def test_too_little_shared_memory_is_a_user_error(monkeypatch: pytest.MonkeyPatc
 
 def test_a_hard_limit_of_descriptors_is_made_use_of() -> None:
     code = (
-        "import resource; from tenantdl.daemon.server import _raise_descriptor_limit as up;"
+        "import resource; from tenantdl.daemon.front import _raise_descriptor_limit as up;"
         "most = resource.getrlimit(resource.RLIMIT_NOFILE)[1];"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (64, most)); up();"
         "assert resource.getrlimit(resource.RLIMIT_NOFILE) == (most, most)"

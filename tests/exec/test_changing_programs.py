@@ -103,7 +103,7 @@ class Owner:
             variant=0,
             wanted=1,
         )
-        self.pool.launch(launch, Address(programs.base, 0))
+        self.pool.launch(launch, Address(programs.base, (0,), 0))
 
     def done(self, request: int) -> int:
         ends = [e.end for e in self.events if isinstance(e, BlockFinished) and e.request == request]
