@@ -21,8 +21,8 @@ echo "== Serving four tenants (workloads/demo.toml) under 20 s of load"
 cat <<'NEXT'
 
 The report with plots is out/demo.html. To try next (. .venv/bin/activate first):
-  tenantdl bench qos workloads/demo.toml --rate 80      twice the load
-  tenantdl serve workloads/demo.toml                    and talk to it with tritonclient
+  tenantdl bench qos workloads/demo.toml --rate 80        twice the load
+  tenantdl serve workloads/demo.toml                      and talk to it with tritonclient
   tenantdl bench latency mobilenet_v2 ppocr_cls           beside onnxruntime and OpenVINO
   tenantdl zoo list                                       other models to compile
 NEXT
