@@ -39,15 +39,6 @@ def clock() -> Ns:
     return Ns(time.monotonic_ns())
 
 
-def templates() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children() if p.name() == "tenantdl-load"]
-
-
-def alive() -> list[psutil.Process]:
-    ours = [p for p in psutil.Process().children() if p.name().startswith("tenantdl-")]
-    return [p for p in ours if p.status() != psutil.STATUS_ZOMBIE]
-
-
 def open_files() -> list[str]:
     folder = Path("/proc/self/fd")
     return sorted(os.readlink(file) for file in folder.iterdir() if file.exists())
@@ -57,6 +48,8 @@ class Owner:
     """A pool of two lanes that runs one request after the other, whatever changes."""
 
     def __init__(self) -> None:
+        # Other tests of this process may have pools of their own.
+        self.others = set(psutil.Process().children())
         cores = [usable_cores()[0]] * 2
         specs = [LaneSpec(LaneId(i), (core,)) for i, core in enumerate(cores)]
         self.pool = LanePool(specs, hang=Ns(30 * SECOND), backend="fake_lane_backend")
@@ -66,6 +59,14 @@ class Owner:
         self.first = self.attach(1000)
         self.pool.start(clock())
         self.until(lambda: sum(isinstance(e, LaneReady) for e in self.events) == 2)
+
+    def alive(self) -> list[psutil.Process]:
+        """The template and the lanes."""
+        ours = [p for p in psutil.Process().children() if p.name().startswith("tenantdl-")]
+        return [p for p in ours if p not in self.others and p.status() != psutil.STATUS_ZOMBIE]
+
+    def templates(self) -> list[psutil.Process]:
+        return [p for p in self.alive() if p.name() == "tenantdl-load"]
 
     def attach(self, micros: int) -> ProgramSet:
         layout = lay_out(f"fake:{SEGMENTS}:{micros}", [fake_plan(SEGMENTS, 1000)], 4, 2)
@@ -171,8 +172,8 @@ def test_what_cannot_be_loaded_harms_nobody(
 
 
 def test_a_template_that_dies_is_made_again(owner: Owner) -> None:
-    owner.until(lambda: len(templates()) == 1)  # the first ones go in their own time
-    (template,) = templates()
+    owner.until(lambda: len(owner.templates()) == 1)  # the first ones go in their own time
+    (template,) = owner.templates()
     template.kill()
     owner.until(lambda: not template.is_running() or template.status() == psutil.STATUS_ZOMBIE)
     assert owner.run(owner.first) == 1 + SEGMENTS
@@ -186,7 +187,7 @@ def test_a_template_that_dies_is_made_again(owner: Owner) -> None:
 
 
 def test_nothing_is_left_behind(owner: Owner) -> None:
-    owner.until(lambda: len(alive()) == 3)
+    owner.until(lambda: len(owner.alive()) == 3)
     files = open_files()
     for _ in range(5):
         programs = owner.attach(0)
@@ -194,5 +195,5 @@ def test_nothing_is_left_behind(owner: Owner) -> None:
     del programs
     owner.until(lambda: len(owner.outcomes) == 11)
     owner.run(owner.first)
-    owner.until(lambda: len(alive()) == 3)
+    owner.until(lambda: len(owner.alive()) == 3)
     assert len(open_files()) <= len(files), (files, open_files())
