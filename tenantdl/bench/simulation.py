@@ -17,7 +17,7 @@ from tenantdl.load.published import published
 from tenantdl.load.workload import Workload, load_workload
 from tenantdl.sched.journal import entry_line, header_line
 from tenantdl.sched.messages import Command, Event
-from tenantdl.sched.policies import split_names
+from tenantdl.sched.policies.names import split_names
 from tenantdl.sim.machines import load_machine
 from tenantdl.sim.search import find_all
 from tenantdl.sim.simulate import REQUESTS, Result, Row, Scenario, scheduler_config

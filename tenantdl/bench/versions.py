@@ -22,7 +22,7 @@ from tenantdl.ids import ModelId
 from tenantdl.load.workload import Workload
 from tenantdl.predict.export import Tables
 from tenantdl.predict.model import Boosted, Predictor
-from tenantdl.sched.policies import split_names
+from tenantdl.sched.policies.names import split_names
 from tenantdl.sim.campaign import Truth, campaign, room, variants
 from tenantdl.sim.machines import MachineFile, load_machine
 from tenantdl.sim.profiles import KNOWN

@@ -11,6 +11,9 @@ import typer
 from tenantdl.cli import parse
 from tenantdl.units import from_ms
 
+# Said where a scheduler that was measured is not compiled.
+PLAIN = "Plain Python: scripts/compile_scheduler.py makes it several times as fast."
+
 Together = Annotated[bool, typer.Option("--together", help="Serve all BUNDLEs at once.")]
 Simulate = Annotated[
     bool, typer.Option("--simulate", help="BUNDLEs in virtual time, with their own costs.")
@@ -79,7 +82,7 @@ def scheduler_command(
     keys += ["decision_us_p50", "decision_us_p99"]
     render.table("", columns, [[row[key] for key in keys] for row in rows])
     if not rows[0]["compiled"]:
-        render.line("Plain Python: scripts/compile_batching.py makes it several times as fast.")
+        render.line(PLAIN)
 
 
 def batching_command(

@@ -133,6 +133,8 @@ def decisions_command(
     ]
     title = "Scheduling decisions, measured on this machine under simulated load"
     render.table(title, [*columns, ">decisions/s"], table)
+    if not rows[0]["compiled"]:
+        render.line(batching_bench.PLAIN)
 
 
 def _number(value: float | None, form: str) -> str:

@@ -38,7 +38,7 @@ from tenantdl.load.sections import SchedulerSection as SchedulerSection
 from tenantdl.load.sections import ServerSection as ServerSection
 from tenantdl.load.sections import TenantSection as TenantSection
 from tenantdl.sched.batching.policies import policy as find_batching
-from tenantdl.sched.policies import POLICIES, find_policy
+from tenantdl.sched.policies.names import POLICIES, find_policy
 
 WORKLOAD_BYTES_MAX = 1024**2
 

@@ -8,3 +8,12 @@ served      models and tenants, which change   demand     how many cores somethi
 check       its invariants
 journal     JSON lines of all this, replayed   batching/  the same kind of machine for batches
 """
+
+from __future__ import annotations
+
+try:  # the same modules compiled by mypyc, where `scripts/compile_scheduler.py` has made them
+    from tenantdl_compiled import folder_of
+except ImportError:
+    pass
+else:
+    __path__[:0] = folder_of(__name__, __path__)

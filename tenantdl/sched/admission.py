@@ -49,8 +49,7 @@ def _core_time(costs: PlanCosts, progress: int) -> int:
 
 def _over_portion(book: Book, event: RequestArrived) -> bool:
     tenants = book.tenants
-    total = sum(tenant.used for tenant in tenants.values())
     own = tenants[event.tenant]
     inside = sum(1 for tenant in tenants.values() if tenant.live or tenant is own)
     portion = own.spec.share or UNDISTURBED // inside
-    return own.used * UNDISTURBED > portion * total
+    return own.used * UNDISTURBED > portion * book.usage.used

@@ -17,7 +17,7 @@ from tenantdl.sched.messages import BlockFinished, Launch
 from tenantdl.sched.queue import RankedQueue, RankFunction
 from tenantdl.sched.request import Request, State
 from tenantdl.sched.served import Served
-from tenantdl.sched.state import Counts, Lane, Tenant
+from tenantdl.sched.state import Counts, Lane, Tenant, Usage
 from tenantdl.units import SECOND, Ns
 
 _NEVER = Ns(0)
@@ -50,6 +50,8 @@ class Book:
         self.sensitivity = 0
         self.now = _NEVER
         self.wakeup: Ns | None = None
+        self.usage = Usage()
+        self.usage.sum_up(self.tenants.values())
         self._spent_at = 0
 
     # --- cores
@@ -128,7 +130,9 @@ class Book:
             self._spent_at = second
             for other in self.tenants.values():
                 other.used >>= shift
+            self.usage.sum_up(self.tenants.values())
         tenant.used += core_time
+        self.usage.add(tenant, core_time)
 
     # --- requests
 

@@ -37,9 +37,12 @@ class CoreMap:
         return sum(size for bit, size in enumerate(self._sizes) if mask >> bit & 1)
 
     def _cores(self, mask: int) -> tuple[CoreId, ...]:
-        return tuple(
-            core for bit, lane in enumerate(self._lanes) if mask >> bit & 1 for core in lane.cores
-        )
+        found: list[CoreId] = []
+        while mask:
+            low = mask & -mask
+            found += self._lanes[low.bit_length() - 1].cores
+            mask ^= low
+        return tuple(found)
 
     def trim(self, mask: int, count: int, keep: int = 0) -> int:
         """The lowest lanes of `mask` with at least `count` cores (all of it if it has fewer), and
@@ -51,12 +54,15 @@ class CoreMap:
             return group
         if missing >= self.size(rest):
             return mask
-        while missing > 0:
-            low = rest & -rest
-            group |= low
-            rest ^= low
-            missing -= self._grain or self.size(low)
-        return group
+        # The shortest run of low bits that is enough, by halves.
+        short, enough = 0, rest.bit_length()
+        while enough - short > 1:
+            middle = (short + enough) // 2
+            if self.size(rest & ((1 << middle) - 1)) < missing:
+                short = middle
+            else:
+                enough = middle
+        return group | rest & ((1 << enough) - 1)
 
     def pick(self, free: int, count: int, near: int = 0) -> int:
         """A group of `count` cores (or a few more, where lanes are larger) out of `free`, 0 if
@@ -69,14 +75,17 @@ class CoreMap:
             return self.trim(free, count, keep=group)
         rest = free & ~group
         # Where it has cores already; else the fullest domain that has enough, else the emptiest.
-        ranked = []
+        ranked: list[tuple[int, int]] = []
         for place, domain in enumerate(self.domains):
             if inside := rest & domain:
                 has = self.size(inside)
                 appeal = has if has >= missing else _MANY - has
-                ranked.append((-(domain & group).bit_count(), appeal, place, inside, has))
+                shared = (domain & group).bit_count() if group else 0
+                ranked.append((appeal - 2 * _MANY * shared, place))
         ranked.sort()
-        for *_, inside, has in ranked:
+        for _, place in ranked:
+            inside = rest & self.domains[place]
+            has = self.size(inside)
             if has >= missing:
                 return group | self.trim(inside, missing)
             group |= inside

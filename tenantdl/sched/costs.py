@@ -8,7 +8,6 @@ integers, so that a replay computes the same numbers. Costs in ns.
 from __future__ import annotations
 
 from bisect import bisect_right
-from itertools import accumulate
 
 from tenantdl.sched.config import PlanSpec
 from tenantdl.sched.correction import Correction
@@ -38,10 +37,10 @@ class SegmentCosts:
         self.observed = 0
         self._seen = [0] * len(costs)
         self._target = block_target
-        self.left: list[int] = []
+        self.left = [0] * (len(costs) + 1)
         self._grid: tuple[int, ...] = ()
         self._grid_total = 0
-        self._refresh()
+        self._refresh(len(costs))
 
     @property
     def count(self) -> int:
@@ -67,7 +66,7 @@ class SegmentCosts:
             self._seen[segment] = min(self._seen[segment] + 1, _WEIGHT_LAST)
             cost = self._costs[segment]
             self._costs[segment] = max(1, cost + (cost * measured // expected - cost) // weight)
-        self._refresh()
+        self._refresh(end)
 
     def drift(self) -> int:
         """How much longer the plan takes than was first guessed, in 1/1000."""
@@ -78,19 +77,22 @@ class SegmentCosts:
         if abs(drift - self._followed) * _FOLLOW > self._followed:
             self._followed = drift
             self._costs = [max(1, guess * drift // UNDISTURBED) for guess in self._guess]
-            self._refresh()
+            self._refresh(len(self._costs))
 
     def block_ends(self, begin: int, blocks_max: int) -> tuple[int, ...]:
         """Where the next blocks from `begin` end, at most `blocks_max` of them."""
         first = bisect_right(self._grid, begin)
         return self._grid[first : first + blocks_max]
 
-    def _refresh(self) -> None:
-        remaining = list(accumulate(reversed(self._costs), initial=0))
-        remaining.reverse()
-        self.left = remaining
-        if abs(remaining[0] - self._grid_total) * _DRIFT > self._grid_total:
-            self._grid_total = remaining[0]
+    def _refresh(self, end: int) -> None:
+        """The costs of segments [0, end) have changed."""
+        left = self.left
+        remaining = left[end]
+        for segment in range(end - 1, -1, -1):
+            remaining += self._costs[segment]
+            left[segment] = remaining
+        if abs(remaining - self._grid_total) * _DRIFT > self._grid_total:
+            self._grid_total = remaining
             self._grid = self._cut()
 
     def _cut(self) -> tuple[int, ...]:

@@ -31,7 +31,7 @@ class RankedQueue:
 
     def push(self, request: Request) -> None:
         """Put `request` in its place."""
-        insort(self._items, (self._rank(request), request), key=lambda item: item[0])
+        insort(self._items, (self._rank(request), request))
 
     def remove(self, request: Request) -> None:
         """Take `request` out; raises InvariantError if it is not inside."""
@@ -40,7 +40,8 @@ class RankedQueue:
 
     def discard(self, request: Request) -> bool:
         """Take `request` out if it is inside; whether it was."""
-        index = bisect_left(self._items, self._rank(request), key=lambda item: item[0])
+        # Ranks differ, so that requests themselves are never compared.
+        index = bisect_left(self._items, (self._rank(request),))
         inside = index < len(self._items) and self._items[index][1] is request
         if inside:
             del self._items[index]

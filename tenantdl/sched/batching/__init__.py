@@ -18,7 +18,7 @@ requests that may share a batch: those of a model, or of one of its shape bucket
 
 from __future__ import annotations
 
-try:  # the same modules compiled by mypyc, where `scripts/compile_batching.py` has made them
+try:  # the same modules compiled by mypyc, where `scripts/compile_scheduler.py` has made them
     from tenantdl_compiled import folder_of
 except ImportError:
     pass

@@ -31,8 +31,9 @@ _SAFE = 960
 # Nobody gets the whole machine undisturbed: who could be in time only so much faster (1/1000) than
 # that is late.
 _LATE = 1250
-# Added core time, in 1/1000, that idle cores may be spent on to finish sooner.
-_WIDEN = 400
+# Added core time, in 1/1000, that idle cores may be spent on to finish sooner: beside others, whose
+# caches it costs as well, and on an empty machine.
+_WIDEN, _WIDEN_ALONE = 150, 250
 # Times its stated load that a tenant may use before others go first. What it used lately is halved
 # every second: it is that of one to two seconds.
 _OVER, _SECONDS = 2, 2
@@ -48,20 +49,15 @@ class Fit(NamedTuple):
     narrow: int
 
 
-# Price (core ns), time (ns), cores.
-_Option = tuple[int, int, int]
-
-
 def tenantdl(book: Book, parameter: int) -> Decide:
     """See the module."""
     ahead = book.config.ahead
     blocks_max = book.config.blocks_max if ahead else 1
-    over: frozenset[TenantId] = frozenset()
     rivals = 1
 
     def rank(request: Request) -> Rank:
         doomed, late, *rest = urgency(request)
-        return (doomed, late, request.tenant in over, *rest)
+        return (doomed, late, over_share(book, request.tenant), *rest)
 
     def want(request: Request, begin: int, available: int) -> Want | None:
         fit = find_fit(book, request, begin, available // rivals)
@@ -75,11 +71,10 @@ def tenantdl(book: Book, parameter: int) -> Decide:
         return not request.late
 
     def decide(now: Ns) -> Iterator[Choice]:
-        nonlocal over, rivals
+        nonlocal rivals
         if not book.free and not ahead:
             return
         book.mark_late(now, _LATE)
-        over = over_share(book)
         rivals = max(1, len(book.waiting) + len(book.parked))
         yield from place(book, rank, want, holds)
         yield from take_over(book, rank, want, preempts=ahead)
@@ -99,46 +94,44 @@ def find_fit(book: Book, request: Request, begin: int, room: int) -> Fit:
     had = book.cores.size(request.group) if begin else 0
     resize, ready = book.config.overheads.resize, book.cores.size(book.ready)
     slack = (request.deadline - book.now) * _SAFE // UNDISTURBED
-    options: list[_Option] = []
-    able: _Option | None = None
-    for cores, alone in zip(costs.counts, costs.times(variant, begin), strict=True):
-        if options and cores > ready:
+    times: list[int] = []
+    # Without one that is in time, the cheapest is taken.
+    place, least, able = 0, 0, False
+    alone = costs.times(variant, begin)
+    for number, cores in enumerate(costs.counts):
+        if number and cores > ready:
             break
-        time = alone * slowdown // UNDISTURBED
+        time = alone[number] * slowdown // UNDISTURBED
         if had and cores != had:
             time += resize
-        option = (time * cores, time, cores)
-        options.append(option)
-        if time <= slack and (able is None or option < able):
-            able = option
-    price, time, cores = able or min(options)
-    narrow = cores
-    if able and room > cores:
-        bound = price * (UNDISTURBED + _WIDEN) // UNDISTURBED
-        for wide_price, wide_time, wide in options:
-            if cores < wide <= room and wide_price <= bound and wide_time < time:
-                time, cores = wide_time, wide
+        price = time * cores
+        in_time = time <= slack
+        if not number or in_time > able or (in_time == able and price < least):
+            place, least, able = number, price, in_time
+        times.append(time)
+    narrow = costs.counts[place]
+    if able and room > narrow:
+        widen = _WIDEN if room < ready else _WIDEN_ALONE
+        bound = least * (UNDISTURBED + widen) // UNDISTURBED
+        for wider in range(place + 1, len(times)):
+            if costs.counts[wider] > room:
+                break
+            if times[wider] < times[place] and times[wider] * costs.counts[wider] <= bound:
+                place = wider
+    cores = costs.counts[place]
     if cores != usable:
         variant = costs.modest(cores, begin, pressure, sensitivity)
     return Fit(cores, variant, narrow)
 
 
-def over_share(book: Book) -> frozenset[TenantId]:
-    """Tenants that have used more than their share lately; and tenants that have used far more than
-    the load that was stated for them, also in comparison with others: when everybody sends more
-    than was said, nobody is over."""
-    shared = [(name, tenant) for name, tenant in book.tenants.items() if tenant.spec.share]
-    stated = [(n, t) for n, t in book.tenants.items() if t.spec.load and not t.spec.share]
-    if not shared and not stated:
-        return frozenset()
-    total = sum(tenant.used for tenant in book.tenants.values())
-    used = sum(tenant.used for _, tenant in stated)
-    loads = sum(tenant.spec.load for _, tenant in stated)
+def over_share(book: Book, name: TenantId) -> bool:
+    """Whether a tenant has used more than its share lately; or far more than the load that was
+    stated for it, also in comparison with others: when everybody sends more than was said, nobody
+    is over."""
+    tenant, usage = book.tenants[name], book.usage
+    share, load = tenant.spec.share, tenant.spec.load
+    if share:
+        return tenant.used * UNDISTURBED > share * usage.used
     allowed = _OVER * _SECONDS * SECOND // 1000
-    over = [name for name, t in shared if t.used * UNDISTURBED > t.spec.share * total]
-    over += [
-        name
-        for name, t in stated
-        if t.used > t.spec.load * allowed and t.used * loads > _OVER * t.spec.load * used
-    ]
-    return frozenset(over)
+    far = load > 0 and tenant.used > load * allowed
+    return far and tenant.used * usage.stated > _OVER * load * usage.took

@@ -1,8 +1,8 @@
-"""Compile the typed modules of the batching scheduler with mypyc, from the same sources, into a
-package `tenantdl_compiled` beside the installed ones. `tenantdl.sched.batching` takes them from
-there as long as its sources are what they were made of; otherwise it runs as plain Python.
+"""Compile the typed modules of the schedulers with mypyc, from the same sources, into a package
+`tenantdl_compiled` beside the installed ones. `tenantdl.sched` and the packages in it take them
+from there as long as their sources are what they were made of; otherwise plain Python runs.
 
-    python scripts/compile_batching.py [FOLDER]      # default: site-packages
+    python scripts/compile_scheduler.py [FOLDER]      # default: site-packages
 """
 
 from __future__ import annotations
@@ -17,10 +17,15 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = Path("tenantdl/sched/batching")
-# What a request passes.
-MODULES = "tournament", "rate", "latency", "slots", "queue", "policies", "order", "batcher", "pace"
-FINDER = '''"""Made by scripts/compile_batching.py: compiled modules, and what they were made of."""
+# By package, what a request passes.
+MODULES = {
+    "tenantdl.sched": (
+        "cores correction costs queue state request served book demand placing admission scheduler"
+    ),
+    "tenantdl.sched.policies": "names order joint blocks planaria partition",
+    "tenantdl.sched.batching": "tournament rate latency slots queue policies order batcher pace",
+}
+FINDER = '''"""Made by scripts/compile_scheduler.py: compiled modules and what they were made of."""
 
 import hashlib
 import os
@@ -28,15 +33,17 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
+# Source → its digest.
 MADE_OF = {made_of!r}
 
 
 def folder_of(package, path):
-    """Where the compiled modules of `package` lie, if its sources in `path` have not changed and
-    TENANTDL_PURE is not set: a list of one folder or none."""
+    """Where the compiled modules of `package` lie, if no source of any has changed and
+    TENANTDL_PURE is not set: a list of one folder or none. `path`: of its sources."""
+    root = Path(path[-1]).parents[package.count(".")]
     try:
         same = all(
-            hashlib.sha256(Path(path[0], name).read_bytes()).hexdigest() == digest
+            hashlib.sha256(Path(root, name).read_bytes()).hexdigest() == digest
             for name, digest in MADE_OF.items()
         )
     except OSError:
@@ -51,8 +58,12 @@ def folder_of(package, path):
 
 def compile_modules(out: Path) -> None:
     """Write the package to `out`, aside first."""
-    sources = [PACKAGE / f"{name}.py" for name in MODULES]
-    made_of = {s.name: hashlib.sha256((ROOT / s).read_bytes()).hexdigest() for s in sources}
+    sources = [
+        Path(*package.split("."), f"{name}.py")
+        for package, names in MODULES.items()
+        for name in names.split()
+    ]
+    made_of = {str(s): hashlib.sha256((ROOT / s).read_bytes()).hexdigest() for s in sources}
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".compiled.") as folder:
         build, lib = Path(folder, "build"), Path(folder, "lib")
         shutil.copytree(ROOT / "tenantdl", build / "tenantdl")
