@@ -35,6 +35,7 @@ from tenantdl.load.workload import (
     check_workload,
 )
 from tenantdl.machine import usable_cores
+from tenantdl.sched.policies import DEFAULT
 from tenantdl.units import SECOND, from_ms, to_ms, to_seconds
 
 Row = dict[str, Any]
@@ -58,7 +59,7 @@ class Settings:
     loads: tuple[float, ...] = (0.6, 0.9, 1.2)
     seconds: float = 8.0
     seed: int = 1
-    policy: str = "edf"
+    policy: str = DEFAULT
     cores: tuple[int, ...] = ()
     together: bool = False
     simulate: bool = False

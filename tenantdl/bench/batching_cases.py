@@ -17,6 +17,7 @@ from tenantdl.load.arrivals import Shape, poisson
 from tenantdl.sched.batching.batcher import Batcher
 from tenantdl.sched.batching.config import BatchingConfig, QueueSpec
 from tenantdl.sched.batching.latency import Latency, linear, staggered_bound
+from tenantdl.sched.batching.learn import Average
 from tenantdl.sched.batching.messages import Batch, Command, Event, Finished, Retimed
 from tenantdl.sched.batching.order import ScoreOrder
 from tenantdl.sched.batching.orloj import DynamicQueue, Orloj, OrlojConfig
@@ -227,8 +228,10 @@ class _Learning:
     def __init__(self, tables: Sequence[tuple[Ns, ...]], slo: Ns) -> None:
         self._times = [Times(table) for table in tables]
         specs = tuple(QueueSpec(f"mode{i}", table, slo) for i, table in enumerate(tables))
+        self._waits = Average()
         self._batcher = Batcher(
-            BatchingConfig(specs, _SLOTS, "auto"), lambda _: ScoreOrder(self._times.__getitem__)
+            BatchingConfig(specs, _SLOTS, "auto"),
+            lambda _: ScoreOrder(self._times.__getitem__, lambda: self._waits.value),
         )
         self._running: dict[int, Batch] = {}
 
@@ -241,7 +244,12 @@ class _Learning:
             if times.observe(len(batch.requests), event.elapsed, 1.0, event.works):
                 found += self._batcher.handle(Retimed(batch.queue, times.times()), now)
         found += self._batcher.handle(event, now)
-        self._running.update({c.batch: c for c in found if isinstance(c, Batch)})
+        for command in found:
+            if isinstance(command, Batch):
+                self._running[command.batch] = command
+            over = command.requests if isinstance(command, Batch) else (command.request,)
+            for request in over:
+                self._waits.observe(now - request.arrived)
         return found
 
     def next_wakeup(self) -> Ns | None:

@@ -14,18 +14,19 @@ batches. All other requests go straight to the `Scheduler`.
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable
 from heapq import heappop, heappush
 
 from tenantdl.errors import InvariantError
 from tenantdl.ids import ModelId, RequestId, TenantId
 from tenantdl.sched.batching import messages as batching
-from tenantdl.sched.batching.batcher import Batcher
-from tenantdl.sched.batching.config import BatchingConfig, Network, QueueSpec
-from tenantdl.sched.batching.order import ScoreOrder
+from tenantdl.sched.batching.config import QueueSpec
+from tenantdl.sched.batching.learn import Average
 from tenantdl.sched.config import SchedulerConfig
 from tenantdl.sched.costs import UNDISTURBED
-from tenantdl.sched.family import Family, Member, Under, Works, new_family
+from tenantdl.sched.family import Family, Member, Under, Works, new_batcher, new_family
 from tenantdl.sched.messages import (
+    BlockFinished,
     Cancelled,
     Command,
     Complete,
@@ -57,17 +58,13 @@ class BatchedScheduler:
 
     def __init__(self, config: SchedulerConfig) -> None:
         self._scheduler = Scheduler(config)
+        self._book = self._scheduler.book
         self._config = config
         self.families: dict[tuple[TenantId, ModelId, int], Family | None] = {}
         self._works: Works = {}
         self._of_queue: list[Family] = []
-        # One more batch may be sent to a lane ahead of time, if that is how lanes are told.
-        control = config.overheads.handover if config.ahead else Ns(0)
-        network = Network(control=control, jitter=config.batch_slack)
-        self._batcher = Batcher(
-            BatchingConfig((), len(config.lanes), network=network),
-            lambda count: ScoreOrder(lambda number: self._of_queue[number].times),
-        )
+        self._patience = Average()  # ns, until requests were sent to a lane or dropped
+        self._batcher = new_batcher(config, self._of_queue, self._patience)
         self._inside: Counter[TenantId] = Counter()
         self._members: dict[RequestId, Member] = {}
         self._under: dict[RequestId, Under] = {}
@@ -92,6 +89,10 @@ class BatchedScheduler:
                     self._arrive(event, family)
             case Cancelled():
                 self._cancel(event)
+            case BlockFinished():
+                if under := self._under.get(event.request):
+                    under.ran(self._book.lanes[event.lane].running, event)
+                self._pending.append(event)
             case Tick():
                 self._pending.append(event)
                 self._batch(batching.Tick())
@@ -144,13 +145,13 @@ class BatchedScheduler:
     def _family(self, event: RequestArrived) -> Family | None:
         key = event.tenant, event.model, event.plan
         if key not in self.families:
-            self.families[key] = new_family(self._scheduler.book, event, self._works)
+            self.families[key] = new_family(self._book, event, self._works)
         return self.families[key]
 
     def _arrive(self, event: RequestArrived, family: Family) -> None:
         if event.request in self._members:
             raise InvariantError(f"request {event.request} arrived twice")
-        most = self._scheduler.book.tenants[event.tenant].spec.queue_max
+        most = self._book.tenants[event.tenant].spec.queue_max
         if self._inside[event.tenant] >= most:
             self._out.append(Reject(event.request, Reason.QUEUE_FULL))
         elif event.expires <= self._now:
@@ -167,18 +168,18 @@ class BatchedScheduler:
     def _queue(self, family: Family, priority: int) -> int:
         if priority not in family.queues:
             self._of_queue.append(family)
-            spec = QueueSpec(family.name, family.times.times(), family.slo, priority, family.policy)
+            terms = family.slo, priority, family.policy, family.varied
+            spec = QueueSpec(family.name, family.lengths(), *terms)
             family.queues[priority] = self._batcher.open(spec)
         return family.queues[priority]
 
     def _foresee(self, family: Family) -> None:
         """Tell the batcher how much slower than alone batches would run now."""
-        pressure = self._scheduler.book.pressure_on(0)
+        pressure = self._book.pressure_on(0)
         slowdown = family.costs[0].slowdown(0, pressure) / UNDISTURBED
         if abs(slowdown - family.slowdown) >= _SLOWDOWN_STEP:
             family.slowdown = slowdown
-            for queue in family.queues.values():
-                self._batch(batching.Pressure(batching.QueueId(queue), slowdown))
+            self._tell(family, lambda queue: batching.Pressure(queue, slowdown))
 
     def _cancel(self, event: Cancelled) -> None:
         member = self._members.get(event.request)
@@ -218,17 +219,22 @@ class BatchedScheduler:
     def _batch(self, event: batching.Event) -> None:
         """Tell the batcher; do as it says."""
         for command in self._batcher.handle(event, self._now):
-            self._obey(command)
+            if isinstance(command, batching.Batch):
+                self._gather(command)
+            else:
+                self._drop(command)
 
-    def _obey(self, command: batching.Command) -> None:
-        if isinstance(command, batching.Batch):
-            self._gather(command)
-            return
-        number, why = command.request.id, command.why
-        member = self._members[number]
-        if why is batching.Why.CANCELLED:
+    def _tell(self, family: Family, event: Callable[[batching.QueueId], batching.Event]) -> None:
+        for queue in family.queues.values():
+            self._batch(event(batching.QueueId(queue)))
+
+    def _drop(self, command: batching.Drop) -> None:
+        number, member = command.request.id, self._members[command.request.id]
+        if command.why is batching.Why.CANCELLED:
             self._forget(number, Reject(number, member.doomed or Reason.CANCELLED))
-        elif self._config.refuse_infeasible:
+            return
+        self._patience.observe(self._now - command.request.arrived)
+        if self._config.refuse_infeasible:
             self._forget(number, Reject(number, Reason.DEADLINE_INFEASIBLE))
         else:  # late, but still wanted: alone, behind all that can be in time
             member.family.passed_on += 1
@@ -238,23 +244,23 @@ class BatchedScheduler:
     def _gather(self, batch: batching.Batch) -> None:
         family = self._of_queue[batch.queue]
         members = [self._members[request.id].arrived for request in batch.requests]
-        numbers = tuple(member.request for member in members)
-        size = len(members)
+        numbers = tuple(request.id for request in batch.requests)
         one = RequestArrived(
-            request=RequestId(self._batches),
-            tenant=family.tenant,
-            model=family.model,
-            plan=family.plan(size),
+            RequestId(self._batches),
+            family.tenant,
+            family.model,
+            family.plan(len(numbers)),
             deadline=min(member.deadline for member in members),
             expires=max(member.expires for member in members),
             priority=min(member.priority for member in members),
         )
         self._batches += 1
         family.batches += 1
-        family.served += size
+        family.served += len(numbers)
         self._under[one.request] = Under(batch, family, numbers, family.slowdown)
-        for number in numbers:
-            self._members[number].batch = one.request
+        for request in batch.requests:
+            self._members[request.id].batch = one.request
+            self._patience.observe(self._now - request.arrived)
         self._out.append(Gathered(one, numbers))
         self._pending.append(one)
 
@@ -285,13 +291,9 @@ class BatchedScheduler:
     def _finish(self, under: Under, ran: bool) -> None:
         """A slot is free; what has been learned."""
         batch, family = under.batch, under.family
-        elapsed = Ns(max(0, self._now - batch.earliest))
-        if ran:
-            changed = family.times.rebase(family.expected())
-            changed |= family.times.observe(len(under.members), elapsed, under.slowdown)
-            if changed:
-                times = family.times.times()
-                for queue in family.queues.values():
-                    self._batch(batching.Retimed(batching.QueueId(queue), times))
+        if ran and under.learn():
+            times = family.lengths()
+            self._tell(family, lambda queue: batching.Retimed(queue, times))
         self._foresee(family)
-        self._batch(batching.Finished(batch.slot, batch.batch, batch.earliest, elapsed))
+        took = Ns(max(0, self._now - batch.earliest))
+        self._batch(batching.Finished(batch.slot, batch.batch, batch.earliest, took))

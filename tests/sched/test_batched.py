@@ -24,6 +24,8 @@ from tenantdl.sched.config import (
     TenantSpec,
     one_core_plan,
 )
+from tenantdl.sched.costs import PlanCosts
+from tenantdl.sched.family import Family, Under
 from tenantdl.sched.messages import (
     BlockFailed,
     BlockFinished,
@@ -337,3 +339,30 @@ def test_the_longest_member_decides_how_long_a_batch_takes() -> None:
     # One in ten is four times as long: below the quantile alone, above it in a batch of four.
     assert times.times()[0] < 20 * MS
     assert times.times()[3] >= 39 * MS
+
+
+def under(took: int, foreseen: int, slo: int = SLO) -> tuple[Under, Family]:
+    """A batch of one for which 5 ms were expected, and its family."""
+    costs = PlanCosts(one_core_plan((Ns(5 * MS),)), Ns(MS), 2)
+    times = Times((Ns(5 * MS),))
+    name = TenantId("m"), ModelId("m")
+    family = Family(*name, (1,), (0,), Ns(slo), "auto", (costs,), times)
+    batch = batching.Batch(
+        batching.BatchId(1), batching.QueueId(0), batching.SlotId(0), (), Ns(0), Ns(0), Ns(0)
+    )
+    return Under(batch, family, (RequestId(1),), 1.0, took, foreseen), family
+
+
+def test_what_a_batch_takes_is_what_its_blocks_take() -> None:
+    for took, foreseen, expected in ((6, 3, 10), (3, 3, 5), (0, 0, 5)):
+        batch, family = under(took * MS, foreseen * MS)
+        for _ in range(600):
+            batch.learn()
+        assert family.lengths()[0] == expected * MS
+
+
+def test_what_was_learned_does_not_stop_all_learning() -> None:
+    batch, family = under(50 * MS, 5 * MS)
+    batch.learn()
+    assert family.times.times()[0] == 50 * MS
+    assert family.lengths()[0] == 5 * MS  # nothing would run that could show anything else

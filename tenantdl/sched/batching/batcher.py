@@ -36,7 +36,7 @@ from tenantdl.sched.batching.messages import (
     Why,
 )
 from tenantdl.sched.batching.order import KEYS, KeyOrder, Order
-from tenantdl.sched.batching.policies import Form, Start, policy
+from tenantdl.sched.batching.policies import Policy, policy
 from tenantdl.sched.batching.queue import IDLE, PENDING, READY, Queue
 from tenantdl.sched.batching.slots import Slots
 from tenantdl.sched.batching.tournament import NEVER, Tournament
@@ -67,8 +67,7 @@ class Batcher:
         self._policy = config.policy
         self._make = orders or (lambda n: KeyOrder(KEYS[config.order], n))
         self.queues: list[Queue] = []
-        self._starts: list[Start] = []
-        self._forms: list[Form] = []
+        self._policies: list[Policy] = []
         self.slots = Slots(config.slots, ahead=config.network.control + config.network.data > 0)
         self._timers = Tournament(0)
         self._ready: list[Order] = []
@@ -93,10 +92,8 @@ class Batcher:
         return len(self.queues) - 1
 
     def _add(self, spec: QueueSpec) -> None:
-        chosen = policy(spec.policy or self._policy)
         self.queues.append(Queue(spec, self._network, self.slots.count))
-        self._starts.append(chosen.start)
-        self._forms.append(chosen.form)
+        self._policies.append(policy(spec.policy or self._policy))
 
     def _arrange(self) -> None:
         """Make room for all queues in what is kept of them together."""
@@ -123,7 +120,10 @@ class Batcher:
             number: int = event.queue
             requests: tuple[Request, ...] = event.requests
             self._arrived += len(requests)
-            self.queues[number].push(requests, now)
+            queue = self.queues[number]
+            behind = queue.push(requests, now)
+            if behind and queue.state == READY and not self.slots.open and not queue.grows(now):
+                return out  # it goes on waiting for a slot, or to be late
             self._post(number, now)
         elif isinstance(event, Finished):
             self.slots.finish(event.slot, event.batch, event.began + event.elapsed)
@@ -172,7 +172,7 @@ class Batcher:
             queue.size = size
             queue.deadline = queue.deadlines[queue.head]
             lead = queue.control + queue.data * size
-            queue.start = max(self._starts[number](queue, size, now), now + lead)
+            queue.start = max(self._policies[number].start(queue, size, now), now + lead)
             if queue.start <= now + lead:
                 self._make_ready(number, queue, now)
                 return
@@ -190,11 +190,9 @@ class Batcher:
 
     def _sized(self, number: int, queue: Queue, now: int, free: int) -> int:
         """The size of a batch on a slot that is free at `free`, after drops."""
-        drops: list[Drop] = []
-        size = self._forms[number](number, queue, now, free, drops)
-        if drops:
-            self._dropped += len(drops)
-            self._out.extend(drops)
+        before = len(self._out)
+        size = self._policies[number].form(number, queue, now, free, self._out)
+        self._dropped += len(self._out) - before
         return size
 
     # --- slots
@@ -210,7 +208,7 @@ class Batcher:
             else:
                 self._post(number, now)
         wakeup = NEVER
-        while (number := self._best(now)) >= 0:
+        while self.slots.open and (number := self._best(now)) >= 0:
             lead = self.queues[number].lead(self.queues[number].size)
             slot = self.slots.pick(now, now + lead)
             if slot < 0:

@@ -21,13 +21,15 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class QueueSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Requests that may share a batch. `times[b-1]`: how long a batch of b runs; `slo`: the latency
     target that the target batch is made for (each request carries its own deadline). Ready batches
-    of a lower `priority` always go first. `policy`: its own, if it is not the batcher's."""
+    of a lower `priority` always go first. `policy`: its own, if it is not the batcher's. `varied`:
+    requests of the same model in other queues take much longer or shorter."""
 
     name: str
     times: tuple[Ns, ...]
     slo: Ns
     priority: int = 0
     policy: str = ""
+    varied: bool = False
 
 
 class BatchingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,7 +6,6 @@ if l(b)·(1 + 1/N) fits the latency target; slots that do not coordinate need 2�
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
@@ -26,9 +25,35 @@ class Latency:
         self.times: list[int] = [0, *accumulate(times, max)]
         self.size_max: int = len(times)
 
-    def fit(self, budget: int) -> int:
-        """The largest batch that takes at most `budget`; 0 if none does."""
-        return max(bisect_right(self.times, budget) - 1, 0)
+    def fit(self, budget: int, near: int = 0) -> int:
+        """The largest batch that takes at most `budget`; 0 if none does. Looks first around `near`,
+        a size: of many models' tables only what is needed is in a cache."""
+        times, low, high, step = self.times, 0, self.size_max, 1
+        if near > high:
+            near = high
+        if times[near] <= budget:
+            low = near
+            while low + step <= high:
+                if times[low + step] > budget:
+                    high = low + step - 1
+                    break
+                low += step
+                step *= 2
+        else:
+            high = near - 1
+            while high - step > 0:
+                if times[high - step] <= budget:
+                    low = high - step
+                    break
+                high -= step + 1
+                step *= 2
+        while low < high:
+            middle = (low + high + 1) >> 1
+            if times[middle] <= budget:
+                low = middle
+            else:
+                high = middle - 1
+        return low
 
 
 def linear(alpha: Ns, beta: Ns, size_max: int) -> tuple[Ns, ...]:
@@ -46,17 +71,18 @@ def padded(times: Mapping[int, Ns]) -> tuple[Ns, ...]:
 def target_batch(latency: Latency, rate: float, budget: int, data: int) -> int:
     """The size to aim for at `rate` (requests a second) so that waiting and running fit `budget`.
 
-    Waiting for one of n = rate·l(b)/b staggered slots takes l(b)/n; where less than one slot is
-    kept busy, waiting is gathering: b/rate. `data`: ns of transfer a request. At least 1.
+    Waiting for one of n = rate·l(b)/b staggered slots takes l(b)/n, which is b/rate; so does
+    gathering, where less than one slot is kept busy. `data`: ns of transfer a request. At least 1.
     """
-    best = 1
-    for size in range(1, latency.size_max + 1):
-        left = budget - data * size - latency.times[size]
-        slots = busy_slots(latency, rate, size)
-        wait = latency.times[size] / slots if slots > 1 else size * SECOND / max(rate, 1e-9)
-        if wait <= left:
-            best = size
-    return best
+    interval = SECOND / max(rate, 1e-9)
+    low, high = 1, latency.size_max
+    while low < high:
+        size = (low + high + 1) >> 1
+        if latency.times[size] + size * interval <= budget - data * size:
+            low = size
+        else:
+            high = size - 1
+    return low
 
 
 def useful_size(latency: Latency) -> int:

@@ -11,6 +11,7 @@ from tenantdl.sched.batching.distribution import Distribution, from_samples, max
 WINDOW = 512
 # A distribution is made anew after this share of a window; the first samples count at once.
 _RENEWALS = 16
+_RECENT = 64
 
 
 class Window:
@@ -34,6 +35,17 @@ class Window:
         self._since = 0
         self.now = from_samples(self._ordered)
         return True
+
+
+class Average:
+    """Of what was seen lately: each sample counts 1/64 less than the next one."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+    def observe(self, sample: float) -> None:
+        """One more."""
+        self.value += (sample - self.value) / _RECENT
 
 
 class Learner:

@@ -11,6 +11,7 @@ efficiency      the one that serves most requests a second
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import log2
 from typing import Protocol
 
 from tenantdl.sched.batching.queue import Queue
@@ -82,11 +83,17 @@ class KeyOrder:
 
 class ScoreOrder:
     """Orloj's score as the priority: the candidate that loses most by waiting, for the slot time it
-    takes. As long as no ready candidate's run time varies, the one that has to begin first."""
+    takes. As long as no ready candidate's run time varies, the one that has to begin first.
 
-    def __init__(self, times: Callable[[int], Times]) -> None:
-        """`times`: those of a queue, by its number."""
+    Who is passed over waits for about as long as requests have waited lately. That is little on an
+    idle machine, so that what is urgent goes first; under overload it is more than deadlines leave,
+    so that what takes least time goes first and most are in time.
+    """
+
+    def __init__(self, times: Callable[[int], Times], waits: Callable[[], float]) -> None:
+        """`times`: those of a queue, by its number; `waits`: ns that requests wait."""
         self._times = times
+        self._waits = waits
         self._ready: dict[int, Queue] = {}
 
     def add(self, number: int, queue: Queue) -> None:
@@ -103,10 +110,12 @@ class ScoreOrder:
             return next(iter(self._ready), -1)
         if not any(self._times(number).dynamic for number in self._ready):
             return min(self._ready, key=lambda n: (self._ready[n].invalid_after, n))
+        # In whole powers of two, so that tables can be kept.
+        delay = 2.0 ** round(log2(max(self._waits(), 1.0)))
 
         def rank(number: int) -> tuple[float, int, int]:
             queue = self._ready[number]
-            table = self._times(number).score(queue.size)
+            table = self._times(number).score(queue.size, delay)
             return -table.score(queue.deadline, now), queue.invalid_after, number
 
         return min(self._ready, key=rank)

@@ -31,6 +31,7 @@ class Queue:
         """`among`: how many slots there are, for all queues together."""
         self.among: int = among
         self.priority: int = spec.priority
+        self.varied: bool = spec.varied
         self.network = network
         self.control: int = network.control
         self.data: int = network.data
@@ -69,7 +70,9 @@ class Queue:
         if self.slowdown > 1.0:
             times = tuple(round(time * self.slowdown) for time in times)
         self.latency = Latency(times)
-        self._with_data = Latency([t + self.data * b for b, t in enumerate(times, 1)])
+        self._with_data = self.latency
+        if self.data:
+            self._with_data = Latency([t + self.data * b for b, t in enumerate(times, 1)])
         self.target = min(self.target, self.latency.size_max)
         self.useful = useful_size(self.latency)
         if self.meter.known:
@@ -84,8 +87,8 @@ class Queue:
         return len(self.deadlines) - self.head
 
     def push(self, requests: tuple[Request, ...], now: int) -> bool:
-        """Take requests in; whether a new target was made of the rate."""
-        deadlines = self.deadlines
+        """Take requests in; whether all are behind the first that was there."""
+        deadlines, behind = self.deadlines, len(self) > 0
         response: int = self.network.response
         for request in requests:
             deadline = request.deadline - response
@@ -94,12 +97,17 @@ class Queue:
                 self.requests.append(request)
             else:
                 place = bisect_right(deadlines, deadline, self.head)
+                behind = behind and place > self.head
                 deadlines.insert(place, deadline)
                 self.requests.insert(place, request)
         if self.meter.count(len(requests), now):
             self._aim()
-            return True
-        return False
+        return behind
+
+    def grows(self, now: int) -> bool:
+        """Whether the candidate would be in time with one more request."""
+        size = self.size
+        return size < self.latency.size_max and self.holds(self.deadline, size + 1, now, now)
 
     def cancel(self, request: Request) -> bool:
         """Take a waiting request out; whether it was there."""
@@ -114,17 +122,20 @@ class Queue:
 
     def pop(self, count: int) -> tuple[Request, ...]:
         """Take the first `count` requests out."""
-        end = self.head + count
-        taken = tuple(self.requests[self.head : end])
-        self.head = end
-        if end == len(self.deadlines):
+        taken = tuple(self.requests[self.head : self.head + count])
+        self.skip(count)
+        return taken
+
+    def skip(self, count: int) -> None:
+        """Forget the first `count` requests."""
+        self.head += count
+        if self.head == len(self.deadlines):
             self.deadlines.clear()
             self.requests.clear()
             self.head = 0
-        elif end >= _SPENT_MAX:
-            del self.deadlines[:end], self.requests[:end]
+        elif self.head >= _SPENT_MAX:
+            del self.deadlines[: self.head], self.requests[: self.head]
             self.head = 0
-        return taken
 
     def earliest_end(self, size: int, now: int, free: int) -> int:
         """When a batch of `size` granted now, on a slot free at `free`, ends."""
@@ -138,9 +149,9 @@ class Queue:
 
     def fit(self, deadline: int, now: int, free: int) -> int:
         """The largest batch granted now, on a slot free at `free`, that ends by `deadline`."""
-        size = self._with_data.fit(deadline - now - self.control)
+        size = self._with_data.fit(deadline - now - self.control, self.size)
         if free > now:
-            size = min(size, self.latency.fit(deadline - free))
+            size = min(size, self.latency.fit(deadline - free, self.size))
         return size
 
     def lead(self, size: int) -> int:

@@ -30,6 +30,11 @@ class Slots:
         """How many slots have nothing to do."""
         return len(self._idle)
 
+    @property
+    def open(self) -> bool:
+        """Whether some slot may take a batch now or, ahead of time, before long."""
+        return self._ahead or len(self._idle) > 0
+
     def pick(self, now: int, start: int) -> int:
         """The lowest idle slot, else the busy one that is free first if that is by `start`; −1 if
         there is none."""

@@ -20,18 +20,20 @@ _ONE = 1_000_000
 # Expected times that differ by less than one part in so many are the same.
 _NEWS = 50
 # Run times are called dynamic when nine in ten of them differ by more than this.
-_SPREAD_MIN = 1.5
+SPREAD_MIN = 1.5
 
 
 class Times:
-    """`base` may be moved (`rebase`); `quantile`: of a batch's time, that l(b) stands for."""
+    """`base` may be moved (`rebase`); `quantile`: of a batch's time, that l(b) stands for.
+    `varied`: other requests of the same model, in other queues, take much longer or shorter."""
 
-    def __init__(self, base: Sequence[Ns], quantile: float = 0.9) -> None:
+    def __init__(self, base: Sequence[Ns], quantile: float = 0.9, *, varied: bool = False) -> None:
         self.base = tuple(base)
+        self._varied = varied
         self._quantile = quantile
         self._window = Window(from_samples([_ONE]))
         self._of_members = False
-        self._tables: dict[int, ScoreTable] = {}
+        self._tables: dict[tuple[int, float], ScoreTable] = {}
 
     def rebase(self, base: Sequence[Ns]) -> bool:
         """Batches are expected to take `base`; whether that is news."""
@@ -64,20 +66,21 @@ class Times:
             for size, base in enumerate(self.base, 1)
         )
 
-    def score(self, size: int) -> ScoreTable:
-        """Orloj's score of a batch of `size`: what its first deadline loses by waiting until a slot
-        is free again, about half a batch, for each second of slot time."""
-        if size not in self._tables:
-            base = self.base[size - 1]
-            time = self._ratio(size).scaled(0.0, base / _ONE)
-            self._tables[size] = ScoreTable(time, max(1.0, base / 2), size / max(1.0, time.mean))
-        return self._tables[size]
+    def score(self, size: int, delay: float) -> ScoreTable:
+        """Orloj's score of a batch of `size`: what its first deadline loses by waiting for another
+        `delay` (ns, the mean of an exponential), for each second of slot time."""
+        if (size, delay) not in self._tables:
+            time = self._ratio(size).scaled(0.0, self.base[size - 1] / _ONE)
+            self._tables[size, delay] = ScoreTable(time, delay, size / max(1.0, time.mean))
+        return self._tables[size, delay]
 
     @property
     def dynamic(self) -> bool:
         """Whether run times vary so much that their distribution matters."""
+        if self._varied:
+            return True
         ratio = self._window.now
-        return ratio.quantile(0.95) > _SPREAD_MIN * max(1.0, ratio.quantile(0.05))
+        return ratio.quantile(0.95) > SPREAD_MIN * max(1.0, ratio.quantile(0.05))
 
     def _ratio(self, size: int) -> Distribution:
         if not self._of_members or size == 1:

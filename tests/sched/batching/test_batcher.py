@@ -208,3 +208,15 @@ def test_what_cannot_be_is_refused() -> None:
         batcher.handle("tick", Ns(6))  # type: ignore[arg-type]
     with pytest.raises(InvariantError, match="order"):
         Batcher(config(order="lifo"))
+
+
+def test_who_comes_behind_a_ready_candidate_does_not_change_it() -> None:
+    batcher = Batcher(config("deferred", slots=1))
+    assert shown(batcher.handle(arrived(0, 0, slo=6), Ns(0))) == [(0, 0, (0,))]
+    batcher.handle(arrived(1, 1, slo=13), from_ms(1))
+    assert due(batcher) == 8  # when two would have to begin
+    assert batcher.handle(Tick(), from_ms(8)) == []
+    assert batcher.handle(arrived(2, 8.5), from_ms(8.5)) == []
+    # With the third the second would be late.
+    assert shown(batcher.handle(finished(1, 0, 0, 8.6), from_ms(8.6))) == [(0, 0, (1,))]
+    assert batcher.waiting() == [RequestId(2)]

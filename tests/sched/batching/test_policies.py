@@ -52,3 +52,10 @@ def test_auto_makes_batches_no_larger_than_pays() -> None:
     for queue, size in ((flat, 1), (steep, 8)):
         queue.push(requests, 0)
         assert POLICIES["auto"].form(0, queue, 0, 0, []) == size
+
+
+def test_auto_makes_them_no_larger_on_few_slots_either_if_run_times_vary() -> None:
+    spec = QueueSpec("q", linear(Ns(10 * MS), Ns(0), 16), Ns(SECOND), varied=True)
+    queue = Queue(spec, Network(), 2)
+    queue.push(tuple(Request(RequestId(i), Ns(0), Ns(SECOND)) for i in range(8)), 0)
+    assert POLICIES["auto"].form(0, queue, 0, 0, []) == 1

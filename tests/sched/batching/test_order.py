@@ -1,0 +1,33 @@
+"""Which ready candidate goes first where run times vary."""
+
+from __future__ import annotations
+
+from tenantdl.sched.batching.config import Network, QueueSpec
+from tenantdl.sched.batching.order import ScoreOrder
+from tenantdl.sched.batching.queue import Queue
+from tenantdl.sched.batching.times import Times
+from tenantdl.units import MS, SECOND, Ns
+
+
+def order(waits: float, *, varied: bool = True) -> ScoreOrder:
+    """Queue 0: 40 ms, must begin within 10 ms; queue 1: 5 ms, within 30 ms."""
+    tables = [(Ns(40 * MS),), (Ns(5 * MS),)]
+    times = [Times(table, varied=varied) for table in tables]
+    made = ScoreOrder(times.__getitem__, lambda: waits)
+    for number, (table, deadline) in enumerate(zip(tables, (50 * MS, 35 * MS), strict=True)):
+        queue = Queue(QueueSpec("q", table, Ns(SECOND)), Network())
+        queue.size, queue.deadline = 1, deadline
+        made.add(number, queue)
+    return made
+
+
+def test_what_takes_least_goes_first_where_all_wait_long() -> None:
+    assert order(100 * MS).best(0) == 1
+
+
+def test_what_is_urgent_goes_first_where_nobody_waits() -> None:
+    assert order(5 * MS).best(0) == 0
+
+
+def test_what_must_begin_first_goes_first_where_run_times_are_alike() -> None:
+    assert order(100 * MS, varied=False).best(0) == 0
