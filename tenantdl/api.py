@@ -51,7 +51,8 @@ def compile(
     `name`: what the model is called when served (default: the file's stem). `target`: `native` or
     `ARCH[:CPU]`. `batch` binds a symbolic first dimension; several sizes, with 1 among them, give a
     plan for so many requests together each. `shapes` binds whole inputs, `buckets` a dimension by
-    its name or as INPUT.AXIS to several extents, with a plan for each. `cores`: the core counts to
+    its name or as INPUT.AXIS to several extents, with a plan for each (none: a quarter, half and
+    all of what `shapes` says). `cores`: the core counts to
     prepare for. `variants`: in how many ways the first plan can be run, at most; None decides.
     `tune`: "none" takes schedules from the model of the machine and
     the records there are; "fast" measures a few for up to a minute, "full" many for up to half an

@@ -103,9 +103,7 @@ def batching_command(
     ] = "0.6,0.9,1.2",
     seconds: Annotated[float, typer.Option(min=0.5, max=3600, help="Of each load.")] = 8.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of arrivals and lengths.")] = 1,
-    scheduler: Annotated[
-        str, typer.Option(help="Scheduling policy below batching.")
-    ] = "tenantdl",
+    scheduler: Annotated[str, typer.Option(help="Scheduling policy below batching.")] = "tenantdl",
     together: Together = False,
     simulate: Simulate = False,
     cores: Annotated[

@@ -24,7 +24,8 @@ Buckets = Annotated[
     typer.Option(
         metavar="DIM=16,32,…",
         help="Extents of an open dimension, by its name or as INPUT.AXIS; also"
-        " DIM=FIRST:LAST:STEP (repeatable).",
+        " DIM=FIRST:LAST:STEP, or DIM=auto: a quarter, half and all of what --shape says"
+        " (repeatable).",
     ),
 ]
 Variants = Annotated[

@@ -42,12 +42,17 @@ def numbers(text: str, option: str, *, least: int = 0) -> tuple[int, ...]:
 
 def buckets(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """`NAME=16,32,64` or `NAME=80:960:80` (both ends belong to it), repeatable, as name → extents
-    in ascending order."""
+    in ascending order; `NAME=auto` as none."""
     found: dict[str, tuple[int, ...]] = {}
     for text in texts:
         name, equals, values = text.rpartition("=")
         if not equals or not name or name in found:
-            raise UserError(f"{text!r} is not NAME=16,32,64 or NAME=80:960:80", where="--bucket")
+            raise UserError(
+                f"{text!r} is not NAME=16,32,64, NAME=80:960:80 or NAME=auto", where="--bucket"
+            )
+        if values == "auto":
+            found[name] = ()
+            continue
         bounds = values.split(":")
         if len(bounds) == 3:
             first, last, step = (numbers(bound, "--bucket", least=1)[0] for bound in bounds)

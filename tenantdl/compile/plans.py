@@ -46,7 +46,8 @@ _SEEDS = 2
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """`dimension`: its name in the model, or INPUT.AXIS; `extents` in ascending order."""
+    """`dimension`: its name in the model, or INPUT.AXIS; `extents` in ascending order (none: see
+    `_parts`)."""
 
     dimension: str
     extents: tuple[int, ...]
@@ -100,19 +101,33 @@ def bucket_shapes(
     if not buckets:
         return [shapes], []
     declared = input_dims(model)
-    axes = [Axes(bucket, _places(bucket.dimension, declared)) for bucket in buckets]
     given = dict(shapes or {})
+    axes = []
+    for bucket in buckets:
+        places = _places(bucket.dimension, declared)
+        chosen = bucket.extents or _parts(bucket.dimension, places, given)
+        axes.append(Axes(Bucket(bucket.dimension, chosen), places))
     names = dict.fromkeys([*given, *(name for a in axes for name, _ in a.places)])
     found: list[Shapes | None] = []
-    for extents in itertools.product(*(bucket.extents for bucket in buckets)):
-        chosen = {
+    for extents in itertools.product(*(a.bucket.extents for a in axes)):
+        fixed = {
             place: extent for a, extent in zip(axes, extents, strict=True) for place in a.places
         }
-        found.append({n: _shape(n, declared[n], given.get(n), batch, chosen) for n in names})
+        found.append({n: _shape(n, declared[n], given.get(n), batch, fixed) for n in names})
     if len(found) > BUCKETS_MAX:
         raise UserError(f"{len(found)} combinations of buckets; at most {BUCKETS_MAX}")
     found.sort(key=lambda one: one != given)
     return found, axes
+
+
+def _parts(
+    dimension: str, places: Sequence[tuple[str, int]], given: Mapping[str, tuple[int, ...]]
+) -> tuple[int, ...]:
+    """A quarter, half and all of the extent that is given: few, since each is compiled anew."""
+    extent = next((given[n][i] for n, i in places if n in given and i < len(given[n])), None)
+    if extent is None:
+        raise UserError(f"buckets of {dimension!r}: name them, or give the largest by its shape")
+    return tuple(sorted({max(1, extent // 4), max(1, extent // 2), extent}))
 
 
 def _places(

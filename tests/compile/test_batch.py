@@ -13,6 +13,7 @@ import tenantdl
 from tenantdl.bundle.load import load_bundle, read_manifest
 from tenantdl.bundle.manifest import LIBRARY, WEIGHTS
 from tenantdl.compile.batch import sizes
+from tenantdl.compile.plans import Bucket, bucket_shapes
 from tenantdl.errors import UserError
 from tenantdl.exec.runner import Runner
 
@@ -123,6 +124,15 @@ def test_what_padding_changes_is_not_padded(tmp_path: Path) -> None:
     assert model.manifest.padding is None
     with pytest.raises(UserError, match="shape"):
         model.run({"x": np.zeros((1, 7, 32), np.float32), "mask": np.ones((1, 1, 7), np.float32)})
+
+
+def test_buckets_without_extents_are_parts_of_what_the_shape_says() -> None:
+    shapes = {"x": (1, 8, 32), "mask": (1, 1, 8)}
+    found, axes = bucket_shapes(tokens(masked=True), 1, shapes, [Bucket("S", ())])  # type: ignore[arg-type]
+    assert [one["x"] for one in found if one] == [(1, 8, 32), (1, 2, 32), (1, 4, 32)]
+    assert axes[0].bucket.extents == (2, 4, 8)
+    with pytest.raises(UserError, match="give the largest"):
+        bucket_shapes(tokens(masked=True), 1, None, [Bucket("S", ())])  # type: ignore[arg-type]
 
 
 def test_bad_sizes_and_dimensions(tmp_path: Path) -> None:
