@@ -136,7 +136,7 @@ def test_window_drop_is_that_of_the_paper(
     queue = Queue(QueueSpec("q", times, Ns(50)), Network())
     queue.push(tuple(Request(RequestId(i), Ns(0), Ns(d)) for i, d in enumerate(deadlines)), 0)
     queue.target = min(target, len(times))
-    drops: list[Drop] = []
+    drops: list[Command] = []
     size = window_drop(0, queue, 0, 0, drops)
     expected = by_the_text(sorted(deadlines), times, 0, queue.target)
     assert [request.deadline for request in queue.pop(size)] == expected
