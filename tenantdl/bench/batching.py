@@ -35,7 +35,7 @@ from tenantdl.load.workload import (
     check_workload,
 )
 from tenantdl.machine import usable_cores
-from tenantdl.sched.policies import DEFAULT
+from tenantdl.sched.policies.names import DEFAULT
 from tenantdl.units import SECOND, from_ms, to_ms, to_seconds
 
 Row = dict[str, Any]
