@@ -15,6 +15,7 @@ from tenantdl.cli import (
     kernels_bench,
     latency_bench,
     load_bench,
+    overhead_bench,
     parse,
     plan_bench,
     predict_bench,
@@ -44,6 +45,7 @@ plan_bench.register(app)
 load_bench.register(app)
 survival_bench.register(app)
 latency_bench.register(app)
+overhead_bench.register(app)
 kernels_bench.register(app)
 predict_bench.register(app)
 batching_bench.register(app)

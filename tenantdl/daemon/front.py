@@ -8,7 +8,7 @@ import resource
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import uvicorn
 from starlette.applications import Starlette
@@ -23,6 +23,9 @@ from tenantdl.daemon.protocol.inference import Gate
 from tenantdl.daemon.repository import Repository
 from tenantdl.errors import UserError
 from tenantdl.load.workload import ServerSection, Workload
+
+if TYPE_CHECKING:
+    from tenantdl.daemon.protocol.grpc_server import GrpcServer
 
 _MESSAGE_BYTES_LEAST = 4 * 1024**2
 
@@ -94,7 +97,7 @@ def make_server(
         try:
             address = None
             if section.grpc_port is not None:
-                grpc_server, grpc_port = await _start_grpc(section, gate, control, shown)
+                grpc_server, grpc_port = await _start_grpc(section, gate, control)
                 address = f"{shown}:{grpc_port}"
             loading = repository.start()
             on_listening(Listening(f"{scheme}://{shown}:{port}", address))
@@ -103,7 +106,7 @@ def make_server(
         finally:
             on_stopping()
             if grpc_server is not None:
-                await grpc_server.stop(grace=0.5)
+                await grpc_server.stop(grace_s=0.5)
             engine.close()
 
     watching = [*for_operators(gate, observe.routes(engine)), *observe.pages()]
@@ -132,13 +135,16 @@ def _uvicorn(section: ServerSection, gate: Gate, app: Starlette) -> uvicorn.Serv
 
 
 async def _start_grpc(
-    section: ServerSection, gate: Gate, control: Control, host: str
-) -> tuple[Any, int]:
+    section: ServerSection, gate: Gate, control: Control
+) -> tuple[GrpcServer, int]:
     # Only who wants gRPC pays for loading it.
-    from tenantdl.daemon.protocol.grpc_server import start_grpc
+    from tenantdl.daemon.protocol.grpc_server import GrpcServer, tls_context
+    from tenantdl.daemon.protocol.http2 import Limits
 
     tls = None
     if section.tls_cert and section.tls_key:
-        tls = Path(section.tls_cert), Path(section.tls_key)
-    limit = max(_MESSAGE_BYTES_LEAST, round(section.body_mb_max * 1024**2))
-    return await start_grpc(gate, control, f"{host}:{section.grpc_port}", tls, limit)
+        tls = tls_context(Path(section.tls_cert), Path(section.tls_key))
+    bytes_max = max(_MESSAGE_BYTES_LEAST, round(section.body_mb_max * 1024**2))
+    limits = Limits(section.connections_max, section.request_s_max)
+    server = GrpcServer(gate, control, bytes_max, limits)
+    return server, await server.start(section.host, section.grpc_port or 0, tls)

@@ -21,9 +21,10 @@ from tenantdl.daemon.observe import routes as observe
 from tenantdl.daemon.observe.observer import Observer
 from tenantdl.daemon.protocol.access import Access
 from tenantdl.daemon.protocol.control import Control
-from tenantdl.daemon.protocol.grpc_server import start_grpc
+from tenantdl.daemon.protocol.grpc_server import GrpcServer
 from tenantdl.daemon.protocol.http import for_operators, make_app
 from tenantdl.daemon.protocol.http_connection import connection_class
+from tenantdl.daemon.protocol.http2 import Limits
 from tenantdl.daemon.protocol.inference import Gate
 from tenantdl.daemon.statistics import Statistics, Timing
 from tenantdl.errors import UserError
@@ -158,13 +159,13 @@ class FakeServer:
 
         @contextlib.asynccontextmanager
         async def lifespan(app: Starlette) -> AsyncIterator[None]:
-            server, port = await start_grpc(
-                self.gate, self._control, "127.0.0.1:0", None, BODY_BYTES_MAX
-            )
+            limits = Limits(connections=1024, patience_s=self._request_s_max)
+            server = GrpcServer(self.gate, self._control, BODY_BYTES_MAX, limits)
+            port = await server.start("127.0.0.1", 0, None)
             self.grpc = f"127.0.0.1:{port}"
             up.set()
             yield
-            await server.stop(grace=0.1)
+            await server.stop(grace_s=0.1)
 
         routes = for_operators(self.gate, observe.routes(self.engine))
         more: Any = [*routes, *observe.pages()]

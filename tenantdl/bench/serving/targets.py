@@ -45,12 +45,13 @@ _START_S, _STOP_S = 300.0, 10.0
 @dataclass(frozen=True, slots=True)
 class Setup:
     """What a target serves. `parts`: the cores of each model, found by search (static targets).
-    `backend`: of our own lanes."""
+    `backend`: of our own lanes. `journal`: whether our scheduler writes one."""
 
     workload: Workload
     folder: Path
     parts: Mapping[str, Sequence[CoreId]] = field(default_factory=dict)
     backend: str = BACKEND
+    journal: bool = True
 
     @property
     def cores(self) -> tuple[CoreId, ...]:
@@ -65,12 +66,14 @@ class Setup:
 @dataclass(frozen=True, slots=True)
 class Served:
     """A running target. `pid`: the process above all of its others. `journal`: of our scheduler,
-    complete once it has stopped. `scalars_as`: the shape that it takes scalar inputs in."""
+    complete once it has stopped. `scalars_as`: the shape that it takes scalar inputs in. `grpc`:
+    host:port, None without gRPC."""
 
     url: str
     pid: int
     journal: Path | None = None
     scalars_as: tuple[int, ...] = ()
+    grpc: str | None = None
 
 
 Open = Callable[[Setup], AbstractContextManager[Served]]
@@ -78,12 +81,12 @@ Open = Callable[[Setup], AbstractContextManager[Served]]
 
 @contextlib.contextmanager
 def _daemon(setup: Setup) -> Iterator[Served]:
-    journal = setup.folder / "journal.jsonl"
+    journal = setup.folder / "journal.jsonl" if setup.journal else None
     with contextlib.ExitStack() as stack:
         with on_cores(setup.cores):
             running = running_daemon(setup.workload, journal=journal, backend=setup.backend)
             daemon = stack.enter_context(running)
-        yield Served(daemon.url, daemon.pid, journal)
+        yield Served(daemon.url, daemon.pid, journal, grpc=daemon.grpc)
 
 
 def _runtime(name: str) -> Open:
@@ -125,10 +128,10 @@ def _triton(static: bool) -> Open:
         triton.write_repository(
             setup.models(), setup.parts if static else {}, len(setup.cores), repository
         )
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        with _free() as one, _free() as other:
+            port, grpc_port = one.getsockname()[1], other.getsockname()[1]
         with on_cores(setup.cores):
-            started = triton.start(repository, port)
+            started = triton.start(repository, port, grpc_port)
         with _stopped(started) as process:
             url = f"http://127.0.0.1:{port}"
             try:
@@ -136,7 +139,8 @@ def _triton(static: bool) -> Open:
             except ExecutionError as error:
                 last = (setup.folder / "triton.log").read_text(errors="replace").splitlines()[-3:]
                 raise ExecutionError(f"{error}: {' / '.join(last)}") from error
-            yield Served(ready, process.pid, scalars_as=triton.SCALARS_AS)
+            grpc = f"127.0.0.1:{grpc_port}"
+            yield Served(ready, process.pid, scalars_as=triton.SCALARS_AS, grpc=grpc)
 
     return opened
 
@@ -166,6 +170,11 @@ def check_target(name: str) -> None:
         raise UserError(f"target {name!r} is unknown; known: {known}")
     if name.startswith("triton"):
         triton.environment()
+
+
+def _free() -> socket.socket:
+    """A socket on a port that nobody has."""
+    return socket.create_server(("127.0.0.1", 0))
 
 
 def _wait(name: str, process: subprocess.Popen[bytes], address: Callable[[], str | None]) -> str:

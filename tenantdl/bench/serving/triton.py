@@ -50,8 +50,8 @@ def write_repository(
         )
 
 
-def start(repository: Path, port: int) -> subprocess.Popen[bytes]:
-    """tritonserver on that port of the loopback interface; it inherits the caller's cores.
+def start(repository: Path, port: int, grpc_port: int) -> subprocess.Popen[bytes]:
+    """tritonserver on these ports of the loopback interface; it inherits the caller's cores.
     What it has to say goes to `triton.log` beside the repository."""
     folder = environment()
     server = next(_servers(folder))
@@ -66,7 +66,8 @@ def start(repository: Path, port: int) -> subprocess.Popen[bytes]:
         f"--backend-directory={server / 'backends'}",
         "--http-address=127.0.0.1",
         f"--http-port={port}",
-        "--allow-grpc=false",
+        "--grpc-address=127.0.0.1",
+        f"--grpc-port={grpc_port}",
         "--allow-metrics=false",
         "--log-info=false",
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from tenantdl.daemon.catalogue import Served
 from tenantdl.daemon.protocol.access import Caller, find_model
+from tenantdl.daemon.protocol.grpc_messages import Bytes, infer_answer
 from tenantdl.daemon.protocol.inference import (
     Gate,
     Wanted,
@@ -24,7 +25,6 @@ from tenantdl.daemon.protocol.inference import (
 from tenantdl.daemon.protocol.refusals import ProtocolError
 from tenantdl.errors import UserError
 from tenantdl.load.protocol import Array, datatype, from_bytes, numpy_dtype
-from tenantdl.load.strings import to_bytes
 from tenantdl.units import Ns
 
 # Where `contents` holds the elements of a datatype. FP16 and BF16 have no place there.
@@ -41,13 +41,21 @@ _CONTENTS = {
 
 
 async def infer(
-    gate: Gate, caller: Caller, request: Any, arrived: Ns, metadata: Mapping[str, str]
-) -> Any:
-    """Answer a ModelInferRequest. Raises ProtocolError, UserError, Refused."""
+    gate: Gate,
+    caller: Caller,
+    request: Any,
+    raw: Sequence[Bytes],
+    arrived: Ns,
+    metadata: Mapping[str, str],
+    *,
+    final: bool = False,
+) -> list[Bytes]:
+    """Answer a ModelInferRequest with `raw` inputs: a ModelInferResponse, in pieces, which says that
+    it is the last if `final`. Raises ProtocolError, UserError, Refused."""
     catalogue = gate.service.catalogue
     model = find_model(catalogue, caller, request.model_name, request.model_version)
     parameters = {key: value_of(value) for key, value in request.parameters.items()}
-    inputs = _inputs(gate, caller, request)
+    inputs = _inputs(gate, caller, request, raw)
     other, trace = metadata.get("x-request-id", ""), metadata.get("traceparent", "")
     origin = make_origin(request.id, other, trace)
     call = make_call(model, caller, inputs, parameters, arrived, origin)
@@ -60,11 +68,13 @@ async def infer(
     )
     for name, array in placed.arrays.items():
         response.outputs.add(name=name, datatype=datatype(array.dtype.name), shape=array.shape)
-        there = name in placed.elsewhere
-        response.raw_output_contents.append(b"" if there else to_bytes(array))
+    if final:
+        response.parameters["triton_final_response"].bool_param = True
+    arrays = [None if name in placed.elsewhere else a for name, a in placed.arrays.items()]
+    pieces = infer_answer(response, arrays)
     timing.compute_output = time.monotonic_ns() - done
     gate.service.statistics.encoded(timing)
-    return response
+    return pieces
 
 
 def value_of(parameter: Any) -> Any:
@@ -84,9 +94,9 @@ def _wanted(request: Any, model: Served) -> list[Wanted]:
     return wanted
 
 
-def _inputs(gate: Gate, caller: Caller, request: Any) -> dict[str, Array]:
+def _inputs(gate: Gate, caller: Caller, request: Any, raw: Sequence[Bytes]) -> dict[str, Array]:
     """The inputs by name: in shared memory, raw, or listed. Raises UserError, ProtocolError."""
-    raw, used = request.raw_input_contents, 0
+    used = 0
     arrays: dict[str, Array] = {}
     for tensor in request.inputs:
         if tensor.name in arrays:

@@ -1,238 +1,161 @@
-"""GRPCInferenceService, all twenty calls of it, on the stubs that tritonclient brings.
+"""GRPCInferenceService, all twenty calls of it, with the messages that tritonclient brings, and
+Kubernetes' health checks.
 
-Each call is that of `control` or `inference`; here are only messages and codes.
+Each call is that of `control` or `inference`; here are only messages.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import grpc
-from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
-from grpc import aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from tritonclient.grpc import service_pb2 as pb
 
 from tenantdl.daemon.protocol import grpc_infer
 from tenantdl.daemon.protocol.access import Caller
 from tenantdl.daemon.protocol.control import Control
 from tenantdl.daemon.protocol.grpc_calls import Calls
+from tenantdl.daemon.protocol.grpc_messages import Bytes, parse, parse_infer, streamed
+from tenantdl.daemon.protocol.grpc_stream import GrpcStream, Metadata, Method, known
+from tenantdl.daemon.protocol.http2 import Connection, Headers, Limits
+from tenantdl.daemon.protocol.http2_stream import Stream
 from tenantdl.daemon.protocol.inference import Gate
-from tenantdl.daemon.protocol.refusals import ProtocolError, as_protocol_error
+from tenantdl.daemon.protocol.refusals import ProtocolError
 from tenantdl.errors import UserError
 from tenantdl.units import Ns
 
-_log = logging.getLogger(__name__)
-_CODES = {
-    400: grpc.StatusCode.INVALID_ARGUMENT,
-    401: grpc.StatusCode.UNAUTHENTICATED,
-    403: grpc.StatusCode.PERMISSION_DENIED,
-    404: grpc.StatusCode.NOT_FOUND,
-    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    499: grpc.StatusCode.CANCELLED,
-    501: grpc.StatusCode.UNIMPLEMENTED,
-    503: grpc.StatusCode.UNAVAILABLE,
-}
-_STREAM_MAX = 64
 _SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
-
-
+_HEALTH = "/grpc.health.v1.Health/Check"
 # Health is told to everybody.
 _OPEN = ("ServerLive", "ServerReady")
+Handler = Callable[[Any, Any], Awaitable[Any]]
 
 
-class GrpcService:
-    """All calls, with who asks found out and errors turned into codes."""
+class GrpcServer:
+    """The calls, by path, and the connections that are open."""
 
-    def __init__(self, gate: Gate, control: Control) -> None:
-        self._gate = gate
-        servicer = Calls(gate, control)
-        for name in _SERVICE.methods_by_name:
-            if name not in ("ModelInfer", "ModelStreamInfer"):
-                setattr(self, name, self._answering(getattr(servicer, name), is_open=name in _OPEN))
+    def __init__(self, gate: Gate, control: Control, bytes_max: int, limits: Limits) -> None:
+        self._gate, self._control, self._bytes_max = gate, control, bytes_max
+        self._limits = limits
+        self._connections: set[Connection] = set()
+        self._server: asyncio.Server | None = None
+        calls = Calls(gate, control)
+        self._methods = {_HEALTH: Method(self._health, is_open=True)}
+        for name, method in _SERVICE.methods_by_name.items():
+            if name == "ModelInfer":
+                made = Method(self._infer)
+            elif name == "ModelStreamInfer":
+                made = Method(self._stream_infer, streams=True)
+            else:
+                is_open = name in _OPEN
+                kind = GetMessageClass(method.input_type)
+                made = Method(_answering(getattr(calls, name), kind), is_open=is_open)
+            self._methods[f"/{_SERVICE.full_name}/{name}"] = made
 
-    def _answering(self, handler: Any, *, is_open: bool) -> Any:
-        async def answer(request: Any, context: Any) -> Any:
-            try:
-                _check(request)
-                return await handler(request, None if is_open else self._caller(_metadata(context)))
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:
-                await _abort(context, error)
-
-        return answer
-
-    def _caller(self, metadata: Mapping[str, str]) -> Caller:
-        return self._gate.access.caller(metadata.get("authorization"))
-
-    async def ModelInfer(self, request: Any, context: Any) -> Any:
-        """One inference."""
-        arrived = Ns(time.monotonic_ns())
+    async def start(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
+        """Listen; the port. Raises UserError."""
+        loop = asyncio.get_running_loop()
         try:
-            _check(request)
-            metadata = _metadata(context)
-            caller = self._caller(metadata)
-            return await grpc_infer.infer(self._gate, caller, request, arrived, metadata)
-        except asyncio.CancelledError:
-            raise
+            self._server = await loop.create_server(
+                lambda: Connection(self._opened, self._connections, self._limits),
+                *(host, port),
+                ssl=tls,
+                backlog=1024,
+            )
+        except OSError as error:
+            raise UserError(f"cannot serve gRPC on {host}:{port}: {error}") from error
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more requests, wait for those that are here, hang up."""
+        if self._server:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.go_away()
+        until = asyncio.get_running_loop().time() + grace_s
+        while any(one.streams for one in self._connections):
+            if asyncio.get_running_loop().time() > until:
+                break
+            await asyncio.sleep(0.01)
+        for connection in list(self._connections):
+            connection.close()
+
+    def _opened(self, stream: Stream, headers: Headers) -> GrpcStream:
+        metadata = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+        method = self._methods.get(metadata.get(":path", ""), _ABSENT)
+        return GrpcStream(stream, self._gate, method, metadata, self._bytes_max)
+
+    async def _infer(
+        self, caller: Any, message: memoryview, metadata: Metadata, arrived: Ns
+    ) -> Sequence[Bytes]:
+        request, raw = parse_infer(message)
+        return await grpc_infer.infer(self._gate, caller, request, raw, arrived, metadata)
+
+    async def _stream_infer(
+        self, caller: Any, message: memoryview, metadata: Metadata, arrived: Ns
+    ) -> Sequence[Bytes]:
+        """An error is an answer."""
+        number = ""
+        try:
+            request, raw = parse_infer(message)
+            number, final = request.id, _wants_final(request)
+            answer = await grpc_infer.infer(
+                self._gate, caller, request, raw, arrived, metadata, final=final
+            )
+            return streamed(answer)
         except Exception as error:
-            await _abort(context, error)
+            response = pb.ModelStreamInferResponse(error_message=known(error).message)
+            response.infer_response.id = number
+            return [response.SerializeToString()]
 
-    async def ModelStreamInfer(self, requests: Any, context: Any) -> AsyncIterator[Any]:
-        """Requests as they come, answers as they are ready; an error is an answer."""
-        metadata = _metadata(context)
-        try:
-            caller = self._caller(metadata)
-        except ProtocolError as error:
-            await _abort(context, error)
-            return
-        answers: asyncio.Queue[Any] = asyncio.Queue()
-        room = asyncio.Semaphore(_STREAM_MAX)
-        running: set[asyncio.Task[None]] = set()
-
-        async def one(request: Any, arrived: Ns) -> None:
-            try:
-                _check(request)
-                response = await grpc_infer.infer(self._gate, caller, request, arrived, metadata)
-                if _wants_final(request):
-                    response.parameters["triton_final_response"].bool_param = True
-                answers.put_nowait(pb.ModelStreamInferResponse(infer_response=response))
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:
-                answer = pb.ModelStreamInferResponse(error_message=_known(error).message)
-                answer.infer_response.id = request.id if request else ""
-                answers.put_nowait(answer)
-            finally:
-                room.release()
-
-        async def read() -> None:
-            async for request in requests:
-                await room.acquire()
-                task = asyncio.ensure_future(one(request, Ns(time.monotonic_ns())))
-                running.add(task)
-                task.add_done_callback(running.discard)
-            await asyncio.gather(*running)
-
-        reading = asyncio.ensure_future(read())
-        reading.add_done_callback(lambda _: answers.put_nowait(None))
-        try:
-            while (answer := await answers.get()) is not None:
-                yield answer
-        finally:
-            reading.cancel()
-            for task in running:
-                task.cancel()
+    async def _health(
+        self, caller: Any, message: memoryview, metadata: Metadata, arrived: Ns
+    ) -> Sequence[Bytes]:
+        """What Kubernetes' gRPC probes ask for: whether requests are served."""
+        request = parse(health_pb2.HealthCheckRequest, message)
+        if request.service not in ("", _SERVICE.full_name):
+            raise ProtocolError(404, "unknown service")
+        answer = health_pb2.HealthCheckResponse
+        status = answer.SERVING if self._control.ready() else answer.NOT_SERVING
+        return [answer(status=status).SerializeToString()]
 
 
-class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
-    """What Kubernetes' gRPC probes ask for."""
+def _answering(handler: Handler, kind: Any) -> Any:
+    async def call(
+        caller: Caller | None, message: memoryview, metadata: Metadata, arrived: Ns
+    ) -> Sequence[Bytes]:
+        answer = await handler(parse(kind, message), caller)
+        return [answer.SerializeToString()]
 
-    def __init__(self, control: Control) -> None:
-        self._control = control
-
-    async def Check(self, request: Any, context: Any) -> Any:
-        """Whether requests are served."""
-        serving = health_pb2.HealthCheckResponse.SERVING
-        not_serving = health_pb2.HealthCheckResponse.NOT_SERVING
-        if request.service not in ("", "inference.GRPCInferenceService"):
-            await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
-        state = serving if self._control.ready() else not_serving
-        return health_pb2.HealthCheckResponse(status=state)
+    return call
 
 
-async def start_grpc(
-    gate: Gate,
-    control: Control,
-    address: str,
-    tls: tuple[Path, Path] | None,
-    message_bytes_max: int,
-) -> tuple[aio.Server, int]:
-    """A server on `address` (with `tls`: certificate and key), and its port. Raises UserError."""
-    options: Sequence[tuple[str, Any]] = [
-        ("grpc.max_receive_message_length", message_bytes_max),
-        ("grpc.max_send_message_length", -1),
-        ("grpc.so_reuseport", 0),
-    ]
-    server = aio.server(options=options)
-    server.add_generic_rpc_handlers((_handlers(GrpcService(gate, control)),))
-    health_pb2_grpc.add_HealthServicer_to_server(_Health(control), server)
-    try:
-        if tls is None:
-            port = server.add_insecure_port(address)
-        else:
-            certificate, key = (path.read_bytes() for path in tls)
-            credentials = grpc.ssl_server_credentials([(key, certificate)])
-            port = server.add_secure_port(address, credentials)
-    except (RuntimeError, OSError) as error:
-        raise UserError(f"cannot serve gRPC on {address}: {error}") from error
-    if port == 0:
-        raise UserError(f"cannot serve gRPC on {address}")
-    await server.start()
-    return server, port
+async def _absent(
+    caller: Caller | None, message: memoryview, metadata: Metadata, arrived: Ns
+) -> Sequence[Bytes]:
+    raise ProtocolError(501, "there is no such call")
 
 
-def _handlers(service: GrpcService) -> Any:
-    """As the generated code has it, but for messages that cannot be parsed: they become None, which
-    is answered like every other bad request."""
-
-    def parser(kind: Any) -> Callable[[bytes], Any]:
-        def parse(data: bytes) -> Any:
-            try:
-                return kind.FromString(data)
-            except DecodeError:
-                return None
-
-        return parse
-
-    handlers = {}
-    for name, method in _SERVICE.methods_by_name.items():
-        streams = name == "ModelStreamInfer"
-        make = (
-            grpc.stream_stream_rpc_method_handler
-            if streams
-            else grpc.unary_unary_rpc_method_handler
-        )
-        asked, answer = (GetMessageClass(kind) for kind in (method.input_type, method.output_type))
-        handlers[name] = make(
-            getattr(service, name),
-            request_deserializer=parser(asked),
-            response_serializer=answer.SerializeToString,
-        )
-    return grpc.method_handlers_generic_handler(_SERVICE.full_name, handlers)
-
-
-def _check(request: Any) -> None:
-    if request is None:
-        raise ProtocolError(400, "the message is not one of this call's")
-
-
-def _metadata(context: Any) -> dict[str, str]:
-    """What a client sends beside its message."""
-    return {key: str(value) for key, value in context.invocation_metadata() or ()}
-
-
-async def _abort(context: Any, error: Exception) -> None:
-    known = _known(error)
-    await context.abort(_CODES.get(known.status, grpc.StatusCode.INTERNAL), known.message)
-
-
-def _known(error: Exception) -> ProtocolError:
-    known = as_protocol_error(error)
-    if known is None:
-        _log.error("a request has found a bug", exc_info=error)
-        known = ProtocolError(500, f"internal error: {type(error).__name__}")
-    return known
+_ABSENT = Method(_absent, is_open=True)
 
 
 def _wants_final(request: Any) -> bool:
     wanted = request.parameters.get("triton_enable_empty_final_response")
     return wanted is not None and bool(wanted.bool_param)
+
+
+def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """What gRPC clients expect of TLS. Raises UserError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:
+        raise UserError(f"server.tls_cert, tls_key: cannot be used: {error}") from error
+    return context

@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from tenantdl.daemon.protocol.http_infer import CODINGS, HttpInference
+from tenantdl.daemon.protocol.codings import CODINGS
+from tenantdl.daemon.protocol.http_infer import HttpInference
 from tenantdl.daemon.protocol.inference import Gate
 
 _INFER = re.compile(rb"/v2/models/([^/?]+)(?:/versions/([^/?]+))?/infer/?(?:\?.*)?")

@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 import re
 import time
-import zlib
 from urllib.parse import unquote
 
 import msgspec
 
 from tenantdl.daemon.catalogue import Served
 from tenantdl.daemon.protocol.access import Caller, find_model
+from tenantdl.daemon.protocol.codings import CODINGS, decompressed
 from tenantdl.daemon.protocol.inference import (
     Gate,
     Wanted,
@@ -36,7 +36,6 @@ from tenantdl.units import Ns
 _log = logging.getLogger(__name__)
 # What is read and thrown away of a request that is refused, so that the connection lives.
 _SPARE_BYTES = 64 * 1024
-CODINGS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 
 
 class HttpInference:
@@ -134,7 +133,7 @@ class HttpInference:
         gate = self._gate
         body = memoryview(self._body)
         if self.coding != b"identity":
-            body = memoryview(_decompressed(bytes(body), self.coding, self.limit))
+            body = memoryview(decompressed(body, self.coding, self.limit))
         message, binary = protocol.decode_request(body, self.header_length)
         inputs = protocol.tensors(message, binary, lambda *where: gate.memory(caller, *where))
         other, trace = (
@@ -169,16 +168,3 @@ def _header_length(text: bytes | None) -> int | None:
     if not text.isdigit() or len(text) > 12 or int(text) > HEADER_BYTES_MAX:
         raise UserError(f"{text[:40].decode('latin-1')!r} is not a length", where=HEADER_LENGTH)
     return int(text)
-
-
-def _decompressed(body: bytes, coding: bytes, limit: int) -> bytes:
-    inflating = zlib.decompressobj(CODINGS[coding])
-    try:
-        whole = inflating.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise ProtocolError(400, f"the body is not {coding.decode()}: {error}") from error
-    if len(whole) > limit:
-        raise ProtocolError(413, f"body of more than {limit} bytes")
-    if not inflating.eof:
-        raise ProtocolError(400, f"the body is not all of its {coding.decode()}")
-    return whole

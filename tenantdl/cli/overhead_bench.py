@@ -1,0 +1,73 @@
+"""`tenantdl bench overhead`: what serving adds to a model, beside Triton's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tenantdl.cli import parse
+
+SERVERS = ("tenantdl", "triton")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command(name="overhead")(overhead_command)
+
+
+def overhead_command(
+    servers: Annotated[str, typer.Option(metavar="NAME,…", help="Which to ask in turns.")] = (
+        ",".join(SERVERS)
+    ),
+    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="Turns of each server.")] = 10,
+    calls: Annotated[int, typer.Option(min=1, max=100_000, help="Timed calls a turn.")] = 50,
+    gap_ms: Annotated[float, typer.Option(min=0, max=10_000, help="Pause between calls.")] = 0.0,
+    saturations: Annotated[
+        int, typer.Option(min=0, max=100, help="Turns of saturation (0: none).")
+    ] = 3,
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Of a saturation.")] = 3.0,
+    connections: Annotated[
+        int, typer.Option(min=1, max=512, help="Requests under way at saturation.")
+    ] = 8,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results.")] = None,
+) -> None:
+    """Latency that serving adds, over HTTP, gRPC and shared memory; requests/s at saturation."""
+    chosen = parse.words(servers, "--servers", known=SERVERS)
+
+    from tenantdl.bench import overhead
+    from tenantdl.cli import render
+    from tenantdl.cli.bench import command_line
+
+    settings = overhead.Settings(
+        chosen, rounds, calls, gap_ms, saturations, seconds, connections
+    )
+    with render.progress("overhead") as report:
+        rows = overhead.measure(settings, json=json, command=command_line(), progress=report)
+    latency = [row for row in rows if row["kind"] == "latency"]
+    render.table(
+        "Latency over the model called in process, measured",
+        ["Model", "Protocol", "Shared memory", "Server", ">bare µs"]
+        + [">added p50 µs", ">added p99 µs"],
+        [
+            [row["model"], row["protocol"], row["shared_memory"], row["server"]]
+            + [f"{row[key]:.0f}" for key in ("bare_p50_us", "added_p50_us", "added_p99_us")]
+            for row in sorted(latency, key=_cell)
+        ],
+    )
+    full = [row for row in rows if row["kind"] == "saturation"]
+    if full:
+        render.table(
+            "Saturation, measured",
+            ["Server", ">bare µs", ">requests/s", ">of the cores"],
+            [
+                [row["server"], f"{row['bare_p50_us']:.0f}", f"{row['requests_s']:.0f}"]
+                + [f"{row['of_bare']:.0%}"]
+                for row in full
+            ],
+        )
+
+
+def _cell(row: dict[str, object]) -> tuple[str, ...]:
+    return tuple(str(row[key]) for key in ("model", "protocol", "shared_memory", "server"))
