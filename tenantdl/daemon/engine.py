@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tenantdl.daemon.alarm import Alarm
 from tenantdl.daemon.applications import Applications
+from tenantdl.daemon.attention import Attention
 from tenantdl.daemon.calls import Call, Refused, Ticket
 from tenantdl.daemon.catalogue import Catalogue, scheduler_config
 from tenantdl.daemon.hosting import Hosting
@@ -86,6 +87,7 @@ class Engine:
         self._ready: dict[LaneId, bool] = {lane.lane: False for lane in lanes}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._alarm = Alarm(self._tick)
+        self._attention = Attention(core for group in groups for core in group)
         self._watch: asyncio.TimerHandle | None = None
         self._complete_once = False
         self._on_failure = on_failure
@@ -99,6 +101,7 @@ class Engine:
     def start(self) -> None:
         """Start the lanes; returns at once, `ready` turns true when they have loaded."""
         self._loop = asyncio.get_running_loop()
+        self._attention.start(self._loop)
         self._pool.start(_clock())
         self._loop.add_reader(self._pool.fileno(), self.tell)
         self._watch_lanes()
@@ -106,6 +109,7 @@ class Engine:
     def close(self) -> None:
         """Refuse what is open, stop the lanes, finish the journal. Idempotent."""
         self._alarm.cancel()
+        self._attention.close()
         if self._watch:
             self._watch.cancel()
         self._refuse_all(Reason.LANE_LOST)
@@ -176,10 +180,15 @@ class Engine:
         if self.failure or self._loop is None:
             return
         try:
-            for report in self._pool.poll(_clock()):
+            now = _clock()
+            reports = self._pool.poll(now)
+            for report in reports:
                 self._handle(report)
             if event is not None:
                 self._handle(event)
+            if reports or event is not None:
+                self._attention.busy(self._pool.busy())
+                self._attention.look(now)
             self._alarm.set(self._scheduler.next_wakeup(), self._loop)
             self._pool.set_backlog(self._scheduler.backlog())
         except Exception as error:
@@ -206,6 +215,7 @@ class Engine:
         for command in commands:
             match command:
                 case Launch():
+                    self._attention.busy(self._pool.busy().union(command.cores))
                     self._pool.launch(command, self._address(command.request))
                 case Gathered() | Dissolved():
                     self._tickets.note(command)

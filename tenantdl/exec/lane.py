@@ -65,8 +65,10 @@ class LaneProcess:
         while self._wait():
             order = self._channel.take(between=False)
             if order is not None and order.ends:
-                # Longer launches are near their end only later, and say so then.
-                self._tell(Report(Kind.STARTED, order.launch), ring=len(order.ends) == 1)
+                # An owner with more work places the next order now. Longer launches are near their
+                # end only later, and say so then.
+                ring = len(order.ends) == 1 and self._channel.backlog
+                self._tell(Report(Kind.STARTED, order.launch), ring=ring)
             while order is not None:
                 if not order.ends:
                     self._tell(Report(Kind.YIELDED), ring=True)
@@ -150,6 +152,7 @@ class LaneProcess:
         until = time.monotonic_ns() + self._spec.spin_ns
         while not channel.waiting:
             if time.monotonic_ns() < until:
+                os.sched_yield()  # the order may come from a process on this core
                 continue
             for fd, _ in self._poll.poll():
                 if fd == self._alive_fd:

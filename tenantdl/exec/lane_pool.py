@@ -22,10 +22,10 @@ from tenantdl.exec.lane_wire import CHANNEL_BYTES, CORES_MAX, YIELD, Channel, Ki
 from tenantdl.exec.nursery import Change, Nursery, has_ended
 from tenantdl.exec.program_set import ProgramSet
 from tenantdl.exec.template_wire import Spawn, Spawned
-from tenantdl.ids import LaneId
+from tenantdl.ids import CoreId, LaneId
 from tenantdl.sched.config import LaneSpec
 from tenantdl.sched.messages import Event, LaneLost, LaneReady, Launch
-from tenantdl.units import SECOND, US, Ns
+from tenantdl.units import MS, SECOND, US, Ns
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +36,8 @@ SPIN = Ns(50 * US)
 _RESTART_FIRST, _RESTART_LAST = Ns(SECOND // 10), Ns(10 * SECOND)
 _STARTS_MAX, _START_MAX = 3, Ns(60 * SECOND)
 _STOP_MS = 2000
+# Lanes that are due may have to wait for what they are made from.
+_WATCH_LEAST = 5 * MS
 
 
 class Address(NamedTuple):
@@ -117,6 +119,13 @@ class LanePool:
         )
         lane.order(order)
 
+    def busy(self) -> frozenset[CoreId]:
+        """The cores of orders under way."""
+        masks = [lane.posted.cores for lane in self._lanes.values() if lane.busy and lane.posted]
+        return frozenset(
+            core for i, core in enumerate(self._machine) if any(mask >> i & 1 for mask in masks)
+        )
+
     def set_backlog(self, more: bool) -> None:
         """Tell the lanes whether there is more work than is under way; if not, they report the
         near end of a launch without waking anyone."""
@@ -135,15 +144,18 @@ class LanePool:
         stirring = {fd for fd, _ in self._epoll.poll(0)}
         if self._doorbell in stirring:
             os.eventfd_read(self._doorbell)
-        for spawned in self._nursery.poll(now):
-            self._is_born(spawned)
+        # Hardly ever is anything on its way but reports.
+        if changing := not (self._steady and stirring <= {self._doorbell}):
+            for spawned in self._nursery.poll(now):
+                self._is_born(spawned)
         for lane in self._all():
             events += self._listen(lane)
             if lane.pidfd in stirring and lane in self._all():
                 events += self._bury(lane, now)
-        self._retired = [pid for pid in self._retired if not has_ended(pid)]
-        self._start_due(now)
-        self._renew(now)
+        if changing or not self._steady:
+            self._retired = [pid for pid in self._retired if not has_ended(pid)]
+            self._start_due(now)
+            self._renew(now)
         return events
 
     def watch(self, now: Ns) -> Ns:
@@ -158,7 +170,7 @@ class LanePool:
                 os.kill(lane.pid, signal.SIGKILL)
         self._start_due(now)
         due = min([self._hang // 4, _RESTART_FIRST, *(at - now for at in self._down.values())])
-        return Ns(now + max(0, due))
+        return Ns(now + max(_WATCH_LEAST, due))
 
     def close(self) -> None:
         """Stop all lanes: ask, then kill. Idempotent."""
@@ -180,6 +192,11 @@ class LanePool:
         os.close(self._doorbell)
 
     # --- lanes that come and go
+
+    @property
+    def _steady(self) -> bool:
+        """Whether no lane and no template is on its way in or out."""
+        return self._nursery.at_rest and not (self._down or self._retired or self._successor)
 
     def _all(self) -> list[LaneHandle]:
         lanes = list(self._lanes.values())

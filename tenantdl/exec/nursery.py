@@ -103,6 +103,11 @@ class Nursery:
         """Whether lanes can be forked and no change is on its way."""
         return self._current is not None and not (self._queue or self._candidate)
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether there is nothing to do, unless a template stirs."""
+        return self.idle and not (self._leaving or self.settling)
+
     def make(self, layout: ModelLayout) -> ProgramSet:
         """Memory for one more set of programs; a change has to bring it in."""
         return ProgramSet(next(self._bases), layout)
