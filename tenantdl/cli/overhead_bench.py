@@ -1,4 +1,4 @@
-"""`tenantdl bench overhead`: what serving adds to a model, beside Triton's."""
+"""`tenantdl bench overhead`, `memory`: what serving adds to a model, beside others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tenantdl.cli import parse
+from tenantdl.cli import parse, serve
 
 SERVERS = ("tenantdl", "triton")
 
@@ -15,6 +15,7 @@ SERVERS = ("tenantdl", "triton")
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
     app.command(name="overhead")(overhead_command)
+    app.command(name="memory")(memory_command)
 
 
 def overhead_command(
@@ -67,6 +68,32 @@ def overhead_command(
                 for row in full
             ],
         )
+
+
+def memory_command(
+    workload: serve.Workload,
+    target: Annotated[str, typer.Option(metavar="NAME,…", help="As of `bench qos`.")] = "daemon",
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results.")] = None,
+) -> None:
+    """Memory of a server with all models of a workload, against the sum of their weights."""
+    from tenantdl.bench import memory
+    from tenantdl.cli import render
+    from tenantdl.cli.bench import command_line
+
+    targets = [name.strip() for name in target.split(",") if name.strip()]
+    with render.progress("memory") as report:
+        rows = memory.measure(
+            workload, targets, json=json, command=command_line(), progress=report
+        )
+    render.table(
+        "Memory of all processes (proportional shares), measured",
+        ["Server", ">models", ">processes", ">weights MiB", ">memory MiB", ">bound MiB"],
+        [
+            [row["target"], row["models"], row["processes"]]
+            + [f"{row[key]:.0f}" for key in ("weights_mib", "memory_mib", "bound_mib")]
+            for row in rows
+        ],
+    )
 
 
 def _cell(row: dict[str, object]) -> tuple[str, ...]:

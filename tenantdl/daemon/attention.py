@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from tenantdl.ids import CoreId
 from tenantdl.units import US
@@ -22,16 +22,16 @@ SPIN_NS = 200 * US
 
 
 class Attention:
-    """`lanes`: the cores that lanes run on."""
+    """Of the thread that `start`s it."""
 
-    def __init__(self, lanes: Iterable[CoreId]) -> None:
+    def __init__(self, lanes: Sequence[CoreId]) -> None:
+        """`lanes`: the cores that lanes run on; in masks of cores, bits are places there."""
+        self._lanes = lanes
         self._allowed = frozenset(os.sched_getaffinity(0))
-        lane_cores = frozenset(lanes)
         # Cores of our own, if there are any: then there is nothing to choose.
-        self._own = self._allowed - lane_cores
-        self._shared = sorted(self._allowed & lane_cores)
+        self._own = self._allowed.difference(lanes)
         self._at: frozenset[int] = self._allowed
-        self._busy: frozenset[int] = frozenset()
+        self._busy = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._until = 0
         self._looking = False
@@ -39,23 +39,28 @@ class Attention:
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on."""
         self._loop = loop
-        self._move(frozenset(self._own or self._shared[-1:]))
+        self._move(self._own or frozenset(self._free()[-1:]))
 
     def close(self) -> None:
         """Run wherever, sleep whenever."""
         self._loop, self._until = None, 0
         self._move(self._allowed)
 
-    def busy(self, cores: frozenset[int]) -> None:
-        """Lanes use these cores now, or will at once."""
+    def busy(self, cores: int) -> None:
+        """Lanes use these cores (a mask) now, or will at once."""
         if cores == self._busy:
             return
         self._busy = cores
         if self._own or self._loop is None:
             return
-        if len(self._at) > 1 or self._at & cores:
-            free = [core for core in self._shared if core not in cores]
+        free = self._free()
+        if len(self._at) > 1 or not self._at.issubset(free):
             self._move(frozenset(free[-1:]) or self._allowed)
+
+    def _free(self) -> list[CoreId]:
+        """Cores that no lane uses."""
+        every = enumerate(self._lanes)
+        return [c for i, c in every if not self._busy >> i & 1 and c in self._allowed]
 
     def look(self, now: int) -> None:
         """Something has happened at `now` (monotonic, ns): more may follow shortly."""

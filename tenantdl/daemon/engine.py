@@ -87,7 +87,7 @@ class Engine:
         self._ready: dict[LaneId, bool] = {lane.lane: False for lane in lanes}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._alarm = Alarm(self._tick)
-        self._attention = Attention(core for group in groups for core in group)
+        self._attention = Attention([core for group in groups for core in group])
         self._watch: asyncio.TimerHandle | None = None
         self._complete_once = False
         self._on_failure = on_failure
@@ -215,7 +215,7 @@ class Engine:
         for command in commands:
             match command:
                 case Launch():
-                    self._attention.busy(self._pool.busy().union(command.cores))
+                    self._attention.busy(self._pool.busy() | self._pool.mask(command.cores))
                     self._pool.launch(command, self._address(command.request))
                 case Gathered() | Dissolved():
                     self._tickets.note(command)

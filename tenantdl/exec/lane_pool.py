@@ -114,17 +114,22 @@ class LanePool:
             command.begin,
             command.ends,
             command.preempt,
-            sum(1 << self._machine.index(core) for core in command.cores),
+            self.mask(command.cores),
             command.variant,
         )
         lane.order(order)
 
-    def busy(self) -> frozenset[CoreId]:
-        """The cores of orders under way."""
-        masks = [lane.posted.cores for lane in self._lanes.values() if lane.busy and lane.posted]
-        return frozenset(
-            core for i, core in enumerate(self._machine) if any(mask >> i & 1 for mask in masks)
-        )
+    def mask(self, cores: Sequence[CoreId]) -> int:
+        """`cores`, each a bit at its place among those of all lanes."""
+        return sum(1 << self._machine.index(core) for core in cores)
+
+    def busy(self) -> int:
+        """The cores of orders under way, as a `mask`."""
+        mask = 0
+        for lane in self._lanes.values():
+            if lane.busy and lane.posted:
+                mask |= lane.posted.cores
+        return mask
 
     def set_backlog(self, more: bool) -> None:
         """Tell the lanes whether there is more work than is under way; if not, they report the

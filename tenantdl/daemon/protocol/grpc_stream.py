@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from tenantdl.daemon.protocol.access import Caller
 from tenantdl.daemon.protocol.codings import CODINGS, decompressed
 from tenantdl.daemon.protocol.http2_stream import Bytes, Stream
@@ -130,7 +132,7 @@ class GrpcStream:
             self._fail(error)
             return
         self._packed, self._at, self._size = bool(packed), 0, size
-        self._body = memoryview(bytearray(size))
+        self._body = memoryview(np.empty(size, np.uint8))
         self._since = self._loop.time()
         if size > _GRANT:
             self._stream.grant(size)

@@ -1,5 +1,8 @@
 """A connection over HTTP: inferences are ours, everything else is uvicorn's.
 
+A client says the same head again and again: what was parsed once is known by its bytes. The body of
+a large request is received where it stays.
+
 A request that takes too long to arrive is cut off. A client that sends the next request before the
 answer is there gets the answer, then the connection is closed: it will ask again.
 """
@@ -19,6 +22,9 @@ from tenantdl.daemon.protocol.codings import CODINGS
 from tenantdl.daemon.protocol.http_infer import HttpInference
 from tenantdl.daemon.protocol.inference import Gate
 
+# Heads that a connection remembers, and how long they may be; bodies that are worth their own reader.
+_HEADS_MAX, _HEAD_BYTES_MAX = 16, 4096
+_LARGE_BYTES = 32 * 1024
 _INFER = re.compile(rb"/v2/models/([^/?]+)(?:/versions/([^/?]+))?/infer/?(?:\?.*)?")
 
 
@@ -32,6 +38,38 @@ class _Cycle:
         self.keep_alive = keep_alive
 
 
+class _BodyReader(asyncio.BufferedProtocol):
+    """Stands in for a connection while the rest of a large body comes."""
+
+    def __init__(self, connection: Connection, room: memoryview) -> None:
+        self._connection, self._room = connection, room
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where it goes."""
+        return self._room
+
+    def buffer_updated(self, count: int) -> None:
+        """So much has come."""
+        self._room = self._room[count:]
+        self._connection.body_filled(count)
+
+    def eof_received(self) -> None:
+        """The client says no more."""
+        self._connection.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has gone."""
+        self._connection.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """As the connection."""
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        """As the connection."""
+        self._connection.resume_writing()
+
+
 class Connection(HttpToolsProtocol):
     """A connection whose inferences are ours. `connection_class` sets `gate` in a subclass."""
 
@@ -41,10 +79,15 @@ class Connection(HttpToolsProtocol):
     _answering: asyncio.Task[None] | None = None
     _patience: asyncio.TimerHandle | None = None
     _ignoring = False
+    # Whether no request has begun to arrive; of a body whose head was known, bytes to come.
+    _between = True
+    _to_come = 0
+    _head = b""
 
     def connection_made(self, transport: Any) -> None:
         """A client has come; it must not take forever to say what it wants."""
         super().connection_made(transport)
+        self._heads: dict[bytes, tuple[re.Match[bytes], list[tuple[bytes, bytes]]]] = {}
         self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -72,14 +115,80 @@ class Connection(HttpToolsProtocol):
         """More of one request. A client that sends the next one without waiting is closed after the
         answer: it will ask again."""
         self._ignoring = self._ignoring or self._answering is not None
-        if not self._ignoring:
-            super().data_received(data)
+        if self._ignoring:
+            return
+        if self._to_come:
+            self._body(memoryview(data))
+            return
+        self._head = b""
+        if self._between:
+            end = data.find(b"\r\n\r\n", 0, _HEAD_BYTES_MAX) + 4
+            self._head = data[:end] if end > 3 else b""
+            if known := self._heads.get(self._head):
+                self._known(*known, memoryview(data)[end:])
+                return
+        super().data_received(data)
+
+    def _known(
+        self, path: re.Match[bytes], headers: list[tuple[bytes, bytes]], body: memoryview
+    ) -> None:
+        """A request begins whose head was parsed before."""
+        self._unset_keepalive_if_required()
+        self.cycle = _Cycle(keep_alive=True)  # type: ignore[assignment]
+        self._inference = HttpInference(self.gate, path, headers)
+        if self._inference.hopeless:
+            self._ignoring = True
+            self._finish()
+            return
+        self._to_come = self._inference.declared
+        if len(body) > self._to_come:  # the next request: too early
+            self._ignoring, body = True, body[: self._to_come]
+        self._body(body)
+        if self._to_come and self._patience is None:
+            self._expect()
+        if self._to_come > _LARGE_BYTES and self.scheme == "http":
+            room = self._inference.room()
+            if room is not None:
+                self._switch(_BodyReader(self, room))
+
+    def _body(self, body: memoryview) -> None:
+        if self._inference is None:
+            return
+        if len(body) > self._to_come:
+            self._ignoring, body = True, body[: self._to_come]
+        self._to_come -= len(body)
+        if not self._inference.feed(body):
+            self._ignoring, self._to_come = True, 0
+            self._finish()
+        elif not self._to_come:
+            self._arrived()
+
+    def body_filled(self, count: int) -> None:
+        """`count` bytes were written where the body goes."""
+        self._to_come -= count
+        if self._inference is not None:
+            self._inference.filled(count)
+        if not self._to_come:
+            self._switch(self)
+            self._arrived()
+
+    def _switch(self, protocol: asyncio.BaseProtocol) -> None:
+        self.transport.pause_reading()
+        self.transport.set_protocol(protocol)
+        self.transport.resume_reading()
+
+    def _arrived(self) -> None:
+        if self._patience:
+            self._patience.cancel()
+            self._patience = None
+        self._finish()
 
     def on_message_begin(self) -> None:
         """A request begins."""
         self._ignoring = self._ignoring or self._answering is not None
         if self._ignoring:
             return
+        self._between = False
         if self._patience is None:
             self._expect()
         super().on_message_begin()
@@ -108,6 +217,10 @@ class Connection(HttpToolsProtocol):
             return
         self.cycle = _Cycle(self.parser.should_keep_alive())  # type: ignore[assignment]
         self._inference = HttpInference(self.gate, path, self.headers)
+        plain = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
+        plain = plain and not (self.expect_100_continue or self.parser.should_upgrade())
+        if plain and self._inference.sized and self._head and len(self._heads) < _HEADS_MAX:
+            self._heads[self._head] = path, self.headers
         if self._inference.hopeless:
             self._ignoring = True
             self._finish()
@@ -128,13 +241,14 @@ class Connection(HttpToolsProtocol):
         """A request has arrived whole."""
         if self._ignoring:
             return
+        self._between = True
+        if self._inference is not None:
+            self._arrived()
+            return
         if self._patience:
             self._patience.cancel()
             self._patience = None
-        if self._inference is None:
-            super().on_message_complete()
-        else:
-            self._finish()
+        super().on_message_complete()
 
     def _finish(self) -> None:
         if self._inference is not None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 import re
 import time
+from typing import Any
 from urllib.parse import unquote
 
 import msgspec
+import numpy as np
 
 from tenantdl.daemon.catalogue import Served
 from tenantdl.daemon.protocol.access import Caller, find_model
@@ -50,9 +52,11 @@ class HttpInference:
         self.response_encoding = b""
         self._gate = gate
         self._headers = dict(headers)
-        self._to_come = int(self._headers.get(b"content-length", 0))
+        length = self._headers.get(b"content-length")
+        # Bytes of the body as far as the head says, and whether it does.
+        self.declared, self.sized = int(length or 0), length is not None
         self._reserved = 0
-        self._body = bytearray()
+        self._body: Any = bytearray()
         try:
             self._open(path)
         except Exception as error:
@@ -74,8 +78,7 @@ class HttpInference:
         self.response_encoding = accepted if accepted in CODINGS else b""
         self.header_length = _header_length(headers.get(HEADER_LENGTH.encode()))
         limit = self.model.body_bytes_max(binary=self.header_length is not None)
-        declared = b"content-length" in headers
-        reserved = self._to_come if declared else limit
+        reserved = self.declared if self.sized else limit
         if reserved > limit:
             message = f"body of {reserved} bytes; model {self.model.name} takes {limit}"
             raise ProtocolError(413, message)
@@ -83,15 +86,23 @@ class HttpInference:
             raise ProtocolError(429, "too many bytes of requests are being read")
         gate.bytes_left -= reserved
         self.limit, self._reserved = limit, reserved
-        if declared:
-            self._body = bytearray(reserved)
+        if self.sized:
+            self._body = memoryview(np.empty(reserved, np.uint8))
 
     @property
     def hopeless(self) -> bool:
         """Whether the request is refused and has more to come than is worth reading."""
-        return self.error is not None and self._to_come > _SPARE_BYTES
+        return self.error is not None and self.declared > _SPARE_BYTES
 
-    def feed(self, data: bytes) -> bool:
+    def room(self) -> memoryview | None:
+        """Where the rest of the body may be written at once; None for what is not to be kept."""
+        return None if self.error is not None or not self.sized else self._body[self.size :]
+
+    def filled(self, count: int) -> None:
+        """So much was written there."""
+        self.size += count
+
+    def feed(self, data: bytes | memoryview) -> bool:
         """More of the body; False when the client has sent too much to go on with."""
         begin, self.size = self.size, self.size + len(data)
         if self.error is None:
