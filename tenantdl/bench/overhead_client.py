@@ -22,7 +22,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tenantdl.errors import ExecutionError
 from tenantdl.load.protocol import (
     HEADER_LENGTH,
-    datatype,
+    datatype_of,
     decode_response,
     encode_request,
     response_arrays,
@@ -180,7 +180,7 @@ def _http(caller: HttpCaller, asked: Asked, shared: _Shared | None, stack: ExitS
             {
                 "name": name,
                 "shape": array.shape,
-                "datatype": datatype(array.dtype.name),
+                "datatype": datatype_of(array),
                 "parameters": shared.parameters(name),
             }
             for name, array in asked.inputs.items()
@@ -196,7 +196,7 @@ def _http(caller: HttpCaller, asked: Asked, shared: _Shared | None, stack: ExitS
 def _grpc(channel: GrpcCaller, asked: Asked, shared: _Shared | None, stack: ExitStack) -> Call:
     message = pb.ModelInferRequest(model_name=asked.model)
     for name, array in asked.inputs.items():
-        shape, kind = array.shape, datatype(array.dtype.name)
+        shape, kind = array.shape, datatype_of(array)
         tensor = message.inputs.add(name=name, shape=shape, datatype=kind)
         if shared is None:
             message.raw_input_contents.append(array.tobytes())

@@ -18,6 +18,9 @@ Array = NDArray[Any]
 Shapes = Mapping[str, tuple[int, ...]]
 
 
+_FOUND_MAX = 256
+
+
 class Fit(NamedTuple):
     """Plan number `plan` takes the inputs: `requests` of them, `extent` long along the padding
     axes (0: there are none)."""
@@ -34,6 +37,8 @@ class Selector:
         self.plans = tuple(plans)
         self.padding = padding
         self._axes: Mapping[str, list[int]] = {}
+        # What was found before: most requests are alike.
+        self._found: dict[tuple[tuple[str, tuple[int, ...]], ...], Fit] = {}
         if padding:
             self._axes = {
                 name: [a for n, a in padding.inputs if n == name] for name, _ in padding.inputs
@@ -48,6 +53,15 @@ class Selector:
 
     def find(self, shapes: Shapes) -> Fit | None:
         """The smallest plan that takes inputs of `shapes`; None if none does."""
+        key = tuple(shapes.items())
+        found = self._found.get(key)
+        if found is None:
+            found = self._find(shapes)
+            if found is not None and len(self._found) < _FOUND_MAX:
+                self._found[key] = found
+        return found
+
+    def _find(self, shapes: Shapes) -> Fit | None:
         if shapes.keys() != {tensor.name for tensor in self.plans[0].inputs}:
             return None
         rest, requests, extent = self._key(shapes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tenantdl.daemon.stages import ServedApplication, open_applications
 from tenantdl.errors import UserError
 from tenantdl.exec.lane_memory import ModelLayout, lay_out
 from tenantdl.ids import ModelId, TenantId
-from tenantdl.load.protocol import Array, datatype
+from tenantdl.load.protocol import Array, datatype, datatype_of
 from tenantdl.load.workload import TenantSection, Workload
 from tenantdl.predict.tables import ModelTables, read_tables, tabled
 from tenantdl.sched.config import LaneSpec, ModelSpec, SchedulerConfig, TenantSpec
@@ -48,17 +49,22 @@ class ServedModel:
     version: str = VERSION
     padding: Padding | None = None
     _selector: Selector = field(init=False, repr=False, compare=False)
+    # What every request needs: dtypes of inputs, the longest body without and with binary data.
+    _dtypes: Mapping[str, np.dtype[Any]] = field(init=False, repr=False, compare=False)
+    _bytes_max: tuple[int, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        dtypes = {tensor.name: np.dtype(tensor.dtype) for tensor in self.plans[0].inputs}
+        sizes = [[_sizes(tensor) for tensor in plan.inputs] for plan in self.plans]
+        listed = max(sum(count * _NUMBER_BYTES for _, count in each) for each in sizes)
+        binary = max(sum(size for size, _ in each) for each in sizes)
         object.__setattr__(self, "_selector", Selector(self.plans, self.padding))
+        object.__setattr__(self, "_dtypes", dtypes)
+        object.__setattr__(self, "_bytes_max", (listed + _JSON_BYTES, binary + _JSON_BYTES))
 
     def body_bytes_max(self, *, binary: bool) -> int:
         """The longest body that a valid request can have."""
-        most = 0
-        for plan in self.plans:
-            sizes = [_sizes(tensor) for tensor in plan.inputs]
-            most = max(most, sum(s[0] if binary else s[1] * _NUMBER_BYTES for s in sizes))
-        return most + _JSON_BYTES
+        return self._bytes_max[binary]
 
     def output_names(self) -> list[str]:
         """Names of all outputs."""
@@ -66,15 +72,15 @@ class ServedModel:
 
     def plan_for(self, inputs: Mapping[str, Array]) -> int:
         """The number of the plan that takes `inputs`. Raises UserError that names what is off."""
-        names = {tensor.name: tensor for tensor in self.plans[0].inputs}
+        dtypes = self._dtypes
         for name in inputs:
-            if name not in names:
-                raise UserError(f"unknown input {name!r}; model {self.name} has {sorted(names)}")
-        for name, tensor in names.items():
+            if name not in dtypes:
+                raise UserError(f"unknown input {name!r}; model {self.name} has {sorted(dtypes)}")
+        for name, dtype in dtypes.items():
             if name not in inputs:
                 raise UserError(f"input {name!r} is missing")
-            if inputs[name].dtype != tensor.dtype:
-                given, needed = datatype(inputs[name].dtype.name), datatype(tensor.dtype)
+            if inputs[name].dtype != dtype:
+                given, needed = datatype_of(inputs[name]), datatype(dtype.name)
                 raise UserError(f"input {name!r} has datatype {given}, needs {needed}")
         fit = self._fit(inputs)
         if fit is not None:
@@ -149,7 +155,10 @@ class Catalogue:
 
     def find(self, name: str, version: str = "") -> Served | None:
         """A model or application by what clients call it; without `version` the newest."""
-        found = [m for m in self.all() if m.name == name and version in ("", m.version)]
+        everything = chain(self.models.values(), self.applications.values())
+        found = [m for m in everything if m.name == name and (not version or version == m.version)]
+        if len(found) == 1:
+            return found[0]
         # Of a version that is being replaced, the one that came last.
         return max(reversed(found), key=lambda model: int(model.version), default=None)
 

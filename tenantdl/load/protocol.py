@@ -42,6 +42,8 @@ DATATYPES: dict[str, str] = {
     "BYTES": "object",
 }
 _FROM_NUMPY = {numpy_name: name for name, numpy_name in DATATYPES.items()}
+_DTYPES: dict[str, np.dtype[Any]] = {k: np.dtype(name) for k, name in DATATYPES.items()}
+_FROM_DTYPE = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 def datatype(dtype: str) -> str:
@@ -50,6 +52,11 @@ def datatype(dtype: str) -> str:
         return _FROM_NUMPY[dtype]
     except KeyError:
         raise UserError(f"the protocol has no datatype for {dtype}") from None
+
+
+def datatype_of(array: Array) -> str:
+    """The same for an array's dtype (whose name takes NumPy long to say). Raises UserError."""
+    return _FROM_DTYPE.get(array.dtype) or datatype(array.dtype.name)
 
 
 class InputTensor(msgspec.Struct):
@@ -156,10 +163,10 @@ def tensors(
 
 def numpy_dtype(name: str, kind: str) -> np.dtype[Any]:
     """The NumPy dtype of input `name` with the protocol's datatype `kind`. Raises UserError."""
-    dtype = DATATYPES.get(kind)
+    dtype = _DTYPES.get(kind)
     if dtype is None:
         raise UserError(f"input {name!r}: unknown datatype {kind!r}")
-    return np.dtype(dtype)
+    return dtype
 
 
 def from_bytes(name: str, kind: str, shape: Sequence[int], raw: memoryview) -> Array:
@@ -196,7 +203,8 @@ def _from_json(tensor: InputTensor) -> Array:
         integers = dtype.kind in "iu" and values.dtype.kind in "iu"
         if values.size and not integers and not np.can_cast(values.dtype, dtype, "same_kind"):
             raise ValueError(f"{values.dtype} values for {tensor.datatype}")
-        array = values.astype(dtype)
+        with np.errstate(over="ignore"):  # infinity, as in the client's own arithmetic
+            array = values.astype(dtype)
         if integers and not np.array_equal(array, values):
             raise ValueError(f"values out of range for {tensor.datatype}")
         return array.reshape(tensor.shape)
@@ -218,7 +226,7 @@ def encode_response(
     have no data."""
     raw: list[bytes] = []
     for name, array in arrays.items():
-        tensor = OutputTensor(name, datatype(array.dtype.name), list(array.shape))
+        tensor = OutputTensor(name, datatype_of(array), list(array.shape))
         if name in elsewhere:
             pass  # not a word: Triton's C++ client takes any parameters for those of binary data
         elif name in binary:
@@ -245,7 +253,7 @@ def encode_request(
             {
                 "name": name,
                 "shape": list(array.shape),
-                "datatype": datatype(array.dtype.name),
+                "datatype": datatype_of(array),
                 "parameters": {"binary_data_size": array.nbytes},
             }
             for name, array in inputs.items()

@@ -24,7 +24,7 @@ from tenantdl.daemon.protocol.inference import (
 )
 from tenantdl.daemon.protocol.refusals import ProtocolError
 from tenantdl.errors import UserError
-from tenantdl.load.protocol import Array, datatype, from_bytes, numpy_dtype
+from tenantdl.load.protocol import Array, datatype_of, from_bytes, numpy_dtype
 from tenantdl.units import Ns
 
 # Where `contents` holds the elements of a datatype. FP16 and BF16 have no place there.
@@ -67,7 +67,7 @@ async def infer(
         model_name=model.name, model_version=model.version, id=request.id
     )
     for name, array in placed.arrays.items():
-        response.outputs.add(name=name, datatype=datatype(array.dtype.name), shape=array.shape)
+        response.outputs.add(name=name, datatype=datatype_of(array), shape=array.shape)
     if final:
         response.parameters["triton_final_response"].bool_param = True
     arrays = [None if name in placed.elsewhere else a for name, a in placed.arrays.items()]

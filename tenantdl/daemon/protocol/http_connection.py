@@ -19,7 +19,7 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tenantdl.daemon.protocol.codings import CODINGS
-from tenantdl.daemon.protocol.http_infer import HttpInference
+from tenantdl.daemon.protocol.http_infer import Head, HttpInference, read_head
 from tenantdl.daemon.protocol.inference import Gate
 
 # Heads that a connection remembers, and how long they may be; bodies that are worth their own reader.
@@ -87,7 +87,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """A client has come; it must not take forever to say what it wants."""
         super().connection_made(transport)
-        self._heads: dict[bytes, tuple[re.Match[bytes], list[tuple[bytes, bytes]]]] = {}
+        self._heads: dict[bytes, Head] = {}
         self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -125,17 +125,15 @@ class Connection(HttpToolsProtocol):
             end = data.find(b"\r\n\r\n", 0, _HEAD_BYTES_MAX) + 4
             self._head = data[:end] if end > 3 else b""
             if known := self._heads.get(self._head):
-                self._known(*known, memoryview(data)[end:])
+                self._known(known, memoryview(data)[end:])
                 return
         super().data_received(data)
 
-    def _known(
-        self, path: re.Match[bytes], headers: list[tuple[bytes, bytes]], body: memoryview
-    ) -> None:
+    def _known(self, head: Head, body: memoryview) -> None:
         """A request begins whose head was parsed before."""
         self._unset_keepalive_if_required()
         self.cycle = _Cycle(keep_alive=True)  # type: ignore[assignment]
-        self._inference = HttpInference(self.gate, path, headers)
+        self._inference = HttpInference(self.gate, head)
         if self._inference.hopeless:
             self._ignoring = True
             self._finish()
@@ -216,11 +214,12 @@ class Connection(HttpToolsProtocol):
             self._ignoring, self.cycle.keep_alive = True, False
             return
         self.cycle = _Cycle(self.parser.should_keep_alive())  # type: ignore[assignment]
-        self._inference = HttpInference(self.gate, path, self.headers)
+        head = read_head(path, self.headers)
+        self._inference = HttpInference(self.gate, head)
         plain = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
         plain = plain and not (self.expect_100_continue or self.parser.should_upgrade())
-        if plain and self._inference.sized and self._head and len(self._heads) < _HEADS_MAX:
-            self._heads[self._head] = path, self.headers
+        if plain and head.length is not None and self._head and len(self._heads) < _HEADS_MAX:
+            self._heads[self._head] = head
         if self._inference.hopeless:
             self._ignoring = True
             self._finish()
@@ -259,7 +258,7 @@ class Connection(HttpToolsProtocol):
         try:
             status, chunks, length = await inference.answer()
             if not self.transport.is_closing():
-                self._write(status, chunks, length, inference.response_encoding)
+                self._write(status, chunks, length, inference.response_coding)
         finally:
             if self._answering:
                 self.tasks.discard(self._answering)

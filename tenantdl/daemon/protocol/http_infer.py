@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import msgspec
@@ -40,45 +40,74 @@ _log = logging.getLogger(__name__)
 _SPARE_BYTES = 64 * 1024
 
 
+class Head(NamedTuple):
+    """What the head of a request says. `length`: of the body, None where it is not said;
+    `header_length`: of its JSON, if bytes follow. `error`: what is wrong with it."""
+
+    name: str
+    version: str
+    token: str | None
+    length: int | None
+    header_length: int | None
+    coding: bytes
+    response_coding: bytes
+    number: str
+    trace: str
+    error: ProtocolError | None
+
+
+def read_head(path: re.Match[bytes], headers: list[tuple[bytes, bytes]]) -> Head:
+    """The head of a request for the model in `path`."""
+    given = {name: value.decode("latin-1") for name, value in headers}
+    name, version = (unquote((part or b"").decode("latin-1")) for part in path.groups())
+    coding = given.get(b"content-encoding", "identity").lower().encode("latin-1")
+    accepted = given.get(b"accept-encoding", "").lower().encode("latin-1")
+    length, header_length, error = given.get(b"content-length"), None, None
+    try:
+        header_length = _header_length(given.get(HEADER_LENGTH.encode()))
+        if coding not in (b"identity", *CODINGS):
+            raise ProtocolError(415, "the coding of the request is neither gzip nor deflate")
+    except (UserError, ProtocolError) as refusal:
+        error = as_protocol_error(refusal)
+    return Head(
+        *(name, version, given.get(b"authorization")),
+        *(None if length is None else int(length), header_length, coding),
+        accepted if accepted in CODINGS else b"",
+        *(given.get(b"x-request-id", ""), given.get(b"traceparent", ""), error),
+    )
+
+
 class HttpInference:
     """One request as it arrives, and its answer."""
 
-    def __init__(
-        self, gate: Gate, path: re.Match[bytes], headers: list[tuple[bytes, bytes]]
-    ) -> None:
+    def __init__(self, gate: Gate, head: Head) -> None:
         self.arrived = Ns(time.monotonic_ns())
         self.size = 0
+        self.head = head
         self.error: ProtocolError | None = None
-        self.response_encoding = b""
+        self.response_coding = b""
         self._gate = gate
-        self._headers = dict(headers)
-        length = self._headers.get(b"content-length")
-        # Bytes of the body as far as the head says, and whether it does.
-        self.declared, self.sized = int(length or 0), length is not None
+        # Bytes of the body as far as the head says.
+        self.declared = head.length or 0
         self._reserved = 0
         self._body: Any = bytearray()
         try:
-            self._open(path)
+            self._open(head)
         except Exception as error:
             self.error = as_protocol_error(error)
             if self.error is None:
                 raise
 
-    def _open(self, path: re.Match[bytes]) -> None:
+    def _open(self, head: Head) -> None:
         """Who asks for what, and how long it may be. Raises ProtocolError."""
-        headers, gate = self._headers, self._gate
-        token = headers.get(b"authorization")
-        name, self.version = (unquote((part or b"").decode("latin-1")) for part in path.groups())
-        self.caller = gate.access.caller(None if token is None else token.decode("latin-1"))
-        self.model = find_model(gate.service.catalogue, self.caller, name, self.version)
-        self.coding = headers.get(b"content-encoding", b"identity").lower()
-        if self.coding not in (b"identity", *CODINGS):
-            raise ProtocolError(415, "the coding of the request is neither gzip nor deflate")
-        accepted = headers.get(b"accept-encoding", b"").lower()
-        self.response_encoding = accepted if accepted in CODINGS else b""
-        self.header_length = _header_length(headers.get(HEADER_LENGTH.encode()))
-        limit = self.model.body_bytes_max(binary=self.header_length is not None)
-        reserved = self.declared if self.sized else limit
+        gate = self._gate
+        self.caller = gate.access.caller(head.token)
+        self.model = find_model(gate.service.catalogue, self.caller, head.name, head.version)
+        if head.error is not None:
+            raise head.error
+        self.response_coding = head.response_coding
+        limit = self.model.body_bytes_max(binary=head.header_length is not None)
+        reserved = limit if head.length is None else head.length
         if reserved > limit:
             message = f"body of {reserved} bytes; model {self.model.name} takes {limit}"
             raise ProtocolError(413, message)
@@ -86,7 +115,7 @@ class HttpInference:
             raise ProtocolError(429, "too many bytes of requests are being read")
         gate.bytes_left -= reserved
         self.limit, self._reserved = limit, reserved
-        if self.sized:
+        if head.length is not None:
             self._body = memoryview(np.empty(reserved, np.uint8))
 
     @property
@@ -96,7 +125,7 @@ class HttpInference:
 
     def room(self) -> memoryview | None:
         """Where the rest of the body may be written at once; None for what is not to be kept."""
-        return None if self.error is not None or not self.sized else self._body[self.size :]
+        return None if self.error is not None or self.head.length is None else self._body[self.size :]
 
     def filled(self, count: int) -> None:
         """So much was written there."""
@@ -127,8 +156,9 @@ class HttpInference:
             if self.error is not None:
                 raise self.error
             # A body takes its time: the model may have been replaced meanwhile.
-            catalogue, version = self._gate.service.catalogue, self.version
-            model = find_model(catalogue, self.caller, self.model.name, version)
+            catalogue, head, model = self._gate.service.catalogue, self.head, self.model
+            if catalogue.models.get(model.id) is not model:
+                model = find_model(catalogue, self.caller, head.name, head.version)
             chunks, length = await self._infer(self.caller, model)
             return 200, chunks, length
         except Exception as error:
@@ -141,17 +171,13 @@ class HttpInference:
             self.release()
 
     async def _infer(self, caller: Caller, model: Served) -> tuple[list[bytes], int | None]:
-        gate = self._gate
+        gate, head = self._gate, self.head
         body = memoryview(self._body)
-        if self.coding != b"identity":
-            body = memoryview(decompressed(body, self.coding, self.limit))
-        message, binary = protocol.decode_request(body, self.header_length)
+        if head.coding != b"identity":
+            body = memoryview(decompressed(body, head.coding, self.limit))
+        message, binary = protocol.decode_request(body, head.header_length)
         inputs = protocol.tensors(message, binary, lambda *where: gate.memory(caller, *where))
-        other, trace = (
-            self._headers.get(name, b"").decode("latin-1")
-            for name in (b"x-request-id", b"traceparent")
-        )
-        origin = make_origin(message.id, other, trace)
+        origin = make_origin(message.id, head.number, head.trace)
         call = make_call(model, caller, inputs, message.parameters, self.arrived, origin)
         wanted = _wanted(message, model)
         check_wanted(model, wanted)
@@ -172,10 +198,11 @@ def _wanted(message: InferRequest, model: Served) -> list[Wanted]:
     return [wanted_output(o.name, o.parameters, binary=everywhere) for o in message.outputs]
 
 
-def _header_length(text: bytes | None) -> int | None:
+def _header_length(text: str | None) -> int | None:
     """The length of a message's JSON from its header `text`; None where there is none."""
     if text is None:
         return None
-    if not text.isdigit() or len(text) > 12 or int(text) > HEADER_BYTES_MAX:
-        raise UserError(f"{text[:40].decode('latin-1')!r} is not a length", where=HEADER_LENGTH)
+    digits = text.isascii() and text.isdigit()
+    if not digits or len(text) > 12 or int(text) > HEADER_BYTES_MAX:
+        raise UserError(f"{text[:40]!r} is not a length", where=HEADER_LENGTH)
     return int(text)
