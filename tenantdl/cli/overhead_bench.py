@@ -1,4 +1,4 @@
-"""`tenantdl bench overhead`, `memory`: what serving adds to a model, beside others."""
+"""`tenantdl bench overhead`, `memory`, `replacing`: what serving takes, beside others."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
     app.command(name="overhead")(overhead_command)
     app.command(name="memory")(memory_command)
+    app.command(name="replacing")(replacing_command)
 
 
 def overhead_command(
@@ -92,6 +93,37 @@ def memory_command(
             [row["target"], row["models"], row["processes"]]
             + [f"{row[key]:.0f}" for key in ("weights_mib", "memory_mib", "bound_mib")]
             for row in rows
+        ],
+    )
+
+
+def replacing_command(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")],
+    times: Annotated[int, typer.Option(min=1, max=10_000, help="Replacements.")] = 50,
+    every_s: Annotated[float, typer.Option(min=0, max=3600, help="From one to the next.")] = 1.0,
+    steady_s: Annotated[float, typer.Option(min=2, max=3600, help="Without any, first.")] = 20.0,
+    rate: Annotated[float, typer.Option(min=0.1, max=100_000, help="Requests a second.")] = 50.0,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results.")] = None,
+) -> None:
+    """Versions of a model replaced under load: errors, and latency beside that without."""
+    from tenantdl.bench import replacing
+    from tenantdl.cli import render
+    from tenantdl.cli.bench import command_line
+
+    settings = replacing.Settings(times, every_s, steady_s, rate)
+    with render.progress("replacing") as report:
+        row = replacing.measure(
+            bundle, settings, json=json, command=command_line(), progress=report
+        )
+    render.table(
+        f"{row['replacements']} replacements under load, measured",
+        [">requests", ">errors", ">load ms", ">steady p50 ms", ">p99 ms"]
+        + [">replacing p50 ms", ">p99 ms", ">p99 ratio"],
+        [
+            [row["requests"], row["errors"]]
+            + [f"{row[key]:.1f}" for key in ("replacement_ms", "steady_p50_ms", "steady_p99_ms")]
+            + [f"{row[key]:.1f}" for key in ("replacing_p50_ms", "replacing_p99_ms")]
+            + [row["p99_ratio"]]
         ],
     )
 

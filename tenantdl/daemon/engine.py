@@ -187,8 +187,7 @@ class Engine:
             if event is not None:
                 self._handle(event)
             if reports or event is not None:
-                self._attention.busy(self._pool.busy())
-                self._attention.look(now)
+                self._attention.look(now, self._pool.busy())
             self._alarm.set(self._scheduler.next_wakeup(), self._loop)
             self._pool.set_backlog(self._scheduler.backlog())
         except Exception as error:
@@ -215,7 +214,7 @@ class Engine:
         for command in commands:
             match command:
                 case Launch():
-                    self._attention.busy(self._pool.busy() | self._pool.mask(command.cores))
+                    self._attention.give_way(self._pool.busy() | self._pool.mask(command.cores))
                     self._pool.launch(command, self._address(command.request))
                 case Gathered() | Dissolved():
                     self._tickets.note(command)
