@@ -188,10 +188,16 @@ class Engine:
                 self._handle(event)
             if reports or event is not None:
                 self._attention.look(now, self._pool.busy())
+                self._loop.call_soon(self._answers_first)
             self._alarm.set(self._scheduler.next_wakeup(), self._loop)
             self._pool.set_backlog(self._scheduler.backlog())
         except Exception as error:
             self._fail(error)
+
+    def _answers_first(self) -> None:
+        """The loop sends what was written now before it comes to what is called from here."""
+        if self._loop is not None:
+            self._loop.call_soon(self.observer.settle)
 
     def _fail(self, error: Exception) -> None:
         _log.error("service has ended", exc_info=error)

@@ -19,7 +19,7 @@ from tenantdl.errors import ExecutionError, UserError
 from tenantdl.exec.lane_handle import LaneHandle
 from tenantdl.exec.lane_memory import Mapping, ModelLayout
 from tenantdl.exec.lane_wire import CHANNEL_BYTES, CORES_MAX, YIELD, Channel, Kind, Order
-from tenantdl.exec.nursery import Change, Nursery, has_ended
+from tenantdl.exec.nursery import Change, Nursery, exit_code, has_ended
 from tenantdl.exec.program_set import ProgramSet
 from tenantdl.exec.template_wire import Spawn, Spawned
 from tenantdl.ids import CoreId, LaneId
@@ -257,8 +257,10 @@ class LanePool:
 
     def _bury(self, lane: LaneHandle, now: Ns) -> list[Event]:
         lane.close(self._epoll)
-        code = os.waitstatus_to_exitcode(os.waitpid(lane.pid, 0)[1])
-        cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        code = exit_code(lane.pid)
+        cause = f"exit code {code}"
+        if code is not None and code < 0:
+            cause = signal.Signals(-code).name
         number = lane.number
         # A lane that had worked starts afresh: the cause was elsewhere.
         failures = self._failures[number] = 0 if lane.worked else self._failures[number] + 1

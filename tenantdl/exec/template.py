@@ -10,6 +10,7 @@ here becomes the owner's child (it is a subreaper), and ends when the owner's en
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -20,7 +21,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from tenantdl import logs
@@ -61,7 +62,8 @@ class Template:
 
     def serve(self) -> None:
         """Obey until the owner hangs up."""
-        self._introduce(self._sock)
+        reply(self._sock, Here(os.getpid()))
+        _name("tenantdl-load")
         while (heard := hear(self._sock)) is not None:
             command, files = heard
             match command:
@@ -79,11 +81,6 @@ class Template:
                     self._spawn(command, *files)
             for file in files:
                 os.close(file)
-
-    def _introduce(self, sock: socket.socket) -> None:
-        _name("tenantdl-load")
-        self._sock = sock
-        reply(sock, Here(os.getpid()))
 
     def _load(self, command: Load, slots_fd: int, arenas_fd: int) -> Reply:
         outcome: list[list[Loaded] | Exception] = []
@@ -112,13 +109,15 @@ class Template:
         return Done()
 
     def _fork(self, file: int) -> None:
-        if _detached():
+        sock = socket.socket(fileno=os.dup(file))
+        if _detached(lambda pid: reply(sock, Here(pid))):
             self._sock.close()
-            self._introduce(socket.socket(fileno=os.dup(file)))
+            self._sock = sock
+        else:
+            sock.close()
 
     def _spawn(self, command: Spawn, channel_fd: int, bell_fd: int, doorbell_fd: int) -> None:
-        if _detached():
-            reply(self._sock, Spawned(command.lane, os.getpid()))
+        if _detached(lambda pid: reply(self._sock, Spawned(command.lane, pid))):
             self._sock.close()
             self._be_lane(command, channel_fd, bell_fd, doorbell_fd)
 
@@ -148,14 +147,17 @@ class Template:
             os._exit(code)
 
 
-def _detached() -> bool:
-    """Fork twice: True in the grandchild, which the owner inherits from the child."""
+def _detached(announce: Callable[[int], None]) -> bool:
+    """Fork twice: True in the grandchild, which the owner inherits from the child. The child tells
+    the owner its number, so that it is known however early the grandchild dies."""
     child = os.fork()
     if child:
         os.waitpid(child, 0)
         return False
     between = os.getpid()
-    if os.fork():
+    if grandchild := os.fork():
+        with contextlib.suppress(OSError):  # the owner has gone
+            announce(grandchild)
         os._exit(0)
     while os.getppid() == between:  # only its own children can be waited for by the owner
         time.sleep(0.0002)

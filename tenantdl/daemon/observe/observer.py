@@ -33,13 +33,22 @@ from tenantdl.load.status import (
 )
 from tenantdl.load.workload import Workload
 from tenantdl.sched.config import SchedulerConfig, TenantSpec
-from tenantdl.sched.messages import BlockFinished, Command, Event
+from tenantdl.sched.messages import (
+    BlockFinished,
+    Command,
+    Event,
+    LaunchStarted,
+    RequestArrived,
+)
 from tenantdl.sched.state import Counts
 from tenantdl.units import SECOND, Ns, to_ms, to_seconds
 
 _log = logging.getLogger(__name__)
 # A page that asks every second does not get more than it can draw.
 _BLOCKS_MAX = 8192
+# Events that are taken in later, and how many at most.
+_FREQUENT = (RequestArrived, LaunchStarted, BlockFinished)
+_HEARD_MAX = 256
 
 
 class Observer:
@@ -63,17 +72,32 @@ class Observer:
         self._name = name
         self._started = started
         self._watching = True
+        self._heard: list[tuple[Ns, Event, Iterable[Command], Ns | None]] = []
         self.statistics = statistics
         self.timeline = Timeline(keep_blocks=tracer is not None)
         self._tracer = tracer
         self.use = MachineUse()
 
     def note(self, now: Ns, event: Event, commands: Iterable[Command]) -> None:
-        """The scheduler was told `event` at `now` and said `commands`."""
+        """The scheduler was told `event` at `now` and said `commands`. Taken in by `settle`: whoever
+        waits for an answer need not wait for this."""
+        expected = self._counts().expected if isinstance(event, BlockFinished) else None
+        self._heard.append((now, event, commands, expected))
+        if len(self._heard) >= _HEARD_MAX or not isinstance(event, _FREQUENT):
+            self.settle()
+
+    def settle(self) -> None:
+        """Take in what was noted."""
+        heard, self._heard = self._heard, []
+        for each in heard:
+            self._take(*each)
+
+    def _take(
+        self, now: Ns, event: Event, commands: Iterable[Command], expected: Ns | None
+    ) -> None:
         if not self._watching:
             return
         try:
-            expected = self._counts().expected if isinstance(event, BlockFinished) else None
             block = self.timeline.note(now, event, commands, expected)
             if block:
                 self.use.add(block, self.statistics.label(block.model), now)
@@ -96,15 +120,18 @@ class Observer:
 
     def close(self) -> None:
         """Nothing more comes."""
+        self.settle()
         if self._tracer:
             self._tracer.close()
 
     def trace(self) -> Iterator[bytes]:
         """The blocks in memory as a Chrome trace, piece by piece."""
+        self.settle()
         return chrome_trace(self.timeline.blocks())
 
     def metrics(self, now: Ns, *, ready: bool) -> bytes:
         """The page for Prometheus."""
+        self.settle()
         pending = {
             (*self.statistics.label(model), tenant): count
             for (model, tenant), count in self.timeline.pending().items()
@@ -114,6 +141,7 @@ class Observer:
 
     def status(self, now: Ns, *, ready: bool, since: int | None = None) -> Status:
         """Everything about the last minute; blocks from number `since` on (None: no blocks)."""
+        self.settle()
         window = min(to_seconds(now - self._started), float(SECONDS))
         cores = tuple(self._core(core, now, window) for core in self.known.cores())
         tenants = tuple(self._tenant(spec, now, window, len(cores)) for spec in self.known.shown())
