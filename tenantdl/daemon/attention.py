@@ -16,10 +16,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from tenantdl.ids import CoreId
-from tenantdl.units import US
+from tenantdl.exec.turns import short_turns
+from tenantdl.units import US, Ns
 
 # As long as a client needs to take an answer in and ask again.
 SPIN_NS = 200 * US
+# What happens here takes less, and lanes wait for it.
+_TURN = Ns(100 * US)
 _present_core: Callable[[], int] = ctypes.CDLL(None).sched_getcpu
 
 
@@ -38,6 +41,7 @@ class Attention:
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on."""
         self._loop = loop
+        short_turns(_TURN)
 
     def close(self) -> None:
         """Look no more."""
