@@ -1,6 +1,6 @@
-"""`bench memory`: what a server and its processes take, with all models of a workload loaded and used,
-against the sum of their weights. Servers run one after the other. Sizes are proportional shares
-(what several processes map counts once), in MiB."""
+"""`bench memory`: what a server and its processes take, with all models of a workload loaded and
+used, against the sum of their weights. Servers run one after the other. Sizes are proportional
+shares (what several processes map counts once), in MiB."""
 
 from __future__ import annotations
 

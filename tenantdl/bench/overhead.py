@@ -1,8 +1,8 @@
 """`bench overhead`: what serving adds to a model, beside Triton's, and how many short requests fit.
 
 Both servers run at once on the same cores and are asked in turns, so that a slow phase of the
-machine hits both; who is not asked sleeps. Latency is that of one client with one request under way,
-from sending to the last byte of the answer, less the median of the same model called in process
+machine hits both; who is not asked sleeps. Latency is that of one client with one request under
+way, from sending to the last byte of the answer, less the median of the model called in process
 (a compiled bundle for us, an onnxruntime session for Triton, whose backend here is that). Times in
 µs.
 """
@@ -238,9 +238,7 @@ def _saturations(
         progress("saturation", number / settings.saturations)
         for server in list(servers) if number % 2 else list(reversed(servers)):
             url = servers[server].url
-            rates[server].append(
-                saturate(url, case.asked, settings.connections, settings.seconds)
-            )
+            rates[server].append(saturate(url, case.asked, settings.connections, settings.seconds))
     rows = []
     for server, each in rates.items():
         if not each:

@@ -103,8 +103,8 @@ class GrpcCaller:
 
 @contextmanager
 def opened(protocol: str, memory: str, url: str, grpc_address: str, asked: Asked) -> Iterator[Call]:
-    """A function that sends `asked` and waits for its answer. `protocol`: http or grpc. `memory`: none,
-    or system, for inputs and outputs in shared memory that the server was told of."""
+    """A function that sends `asked` and waits for its answer. `protocol`: http or grpc. `memory`:
+    none, or system, for inputs and outputs in shared memory that the server was told of."""
     with ExitStack() as stack:
         shared = stack.enter_context(_shared(asked)) if memory == "system" else None
         if protocol == "http":
@@ -254,8 +254,8 @@ class _Loop(asyncio.Protocol):
 
 
 def saturate(url: str, asked: Asked, connections: int, seconds: float) -> float:
-    """Requests a second with `connections` of them always under way, over HTTP; after a tenth of the
-    time more, which does not count. Raises ExecutionError for refusals."""
+    """Requests a second with `connections` of them always under way, over HTTP; after a tenth of
+    the time more, which does not count. Raises ExecutionError for refusals."""
     import uvloop  # as the servers: the client should not be what is measured
 
     caller = HttpCaller(url)

@@ -1,5 +1,5 @@
-"""Models for `bench overhead`: two that do next to nothing with a tensor of a given size, and one that
-keeps a core busy for about a millisecond."""
+"""Models for `bench overhead`: two that do next to nothing with a tensor of a given size, and one
+that keeps a core busy for about a millisecond."""
 
 from __future__ import annotations
 
@@ -22,19 +22,28 @@ class Made(NamedTuple):
 # 1024 bytes and 602 112 bytes.
 SMALL, LARGE = (1, 4, 8, 8), (1, 3, 224, 224)
 _BUSY, _CHANNELS, _LAYERS = (1, 4, 28, 28), 64, 6
+_STEM = 8
+# Nodes, and weights by name.
+_Graph = tuple[list[Any], dict[str, np.ndarray[Any, Any]]]
 
 
 def write_models(folder: Path) -> list[Made]:
     """`small`, `large` and `busy`, as ONNX files in `folder`."""
-    mean = [helper.make_node("GlobalAveragePool", ["x"], ["y"])]
     return [
-        _write(folder, "small", SMALL, mean, {}),
-        _write(folder, "large", LARGE, mean, {}),
-        _write(folder, "busy", _BUSY, *_convolutions()),
+        _write(folder, "small", SMALL, _stem(8, SMALL), (1, _STEM, 1, 1)),
+        _write(folder, "large", LARGE, _stem(32, LARGE), (1, _STEM, 7, 7)),
+        _write(folder, "busy", _BUSY, _convolutions(), (1, _CHANNELS, 1, 1)),
     ]
 
 
-def _convolutions() -> tuple[list[Any], dict[str, np.ndarray[Any, Any]]]:
+def _stem(size: int, shape: tuple[int, ...]) -> _Graph:
+    """A convolution that looks at each number once."""
+    conv = helper.make_node("Conv", ["x", "w"], ["y"], strides=[size, size])
+    rng = np.random.default_rng(0)
+    return [conv], {"w": rng.standard_normal((_STEM, shape[1], size, size), dtype=np.float32)}
+
+
+def _convolutions() -> _Graph:
     """3×3 convolutions one behind the other, and a mean."""
     rng, nodes, weights = np.random.default_rng(0), [], {}
     channels, last = _BUSY[1], "x"
@@ -54,15 +63,15 @@ def _write(
     folder: Path,
     name: str,
     shape: tuple[int, ...],
-    nodes: list[Any],
-    weights: dict[str, np.ndarray[Any, Any]],
+    built: _Graph,
+    output: tuple[int, ...],
 ) -> Made:
-    channels = _CHANNELS if weights else shape[1]
+    nodes, weights = built
     graph = helper.make_graph(
         nodes,
         name,
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, channels, 1, 1))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, output)],
         [numpy_helper.from_array(array, key) for key, array in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)

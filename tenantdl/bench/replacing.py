@@ -1,4 +1,4 @@
-"""`bench replacing`: versions of a model take over from one another while it is asked at a constant rate.
+"""`bench replacing`: versions of a model take over from one another under load at a constant rate.
 
 The first part of the run is steady; then a new version is put into the repository and loaded every
 so often. Latency counts from when a request was due. Times in ms.

@@ -10,6 +10,8 @@ import typer
 from tenantdl.cli import parse, serve
 
 SERVERS = ("tenantdl", "triton")
+_ADDED = (">bare µs", ">added p50 µs", ">added p99 µs")
+_REPLACED = (">requests", ">errors", ">load ms", ">steady p50 ms", ">p99 ms")
 
 
 def register(app: typer.Typer) -> None:
@@ -42,16 +44,13 @@ def overhead_command(
     from tenantdl.cli import render
     from tenantdl.cli.bench import command_line
 
-    settings = overhead.Settings(
-        chosen, rounds, calls, gap_ms, saturations, seconds, connections
-    )
+    settings = overhead.Settings(chosen, rounds, calls, gap_ms, saturations, seconds, connections)
     with render.progress("overhead") as report:
         rows = overhead.measure(settings, json=json, command=command_line(), progress=report)
     latency = [row for row in rows if row["kind"] == "latency"]
     render.table(
         "Latency over the model called in process, measured",
-        ["Model", "Protocol", "Shared memory", "Server", ">bare µs"]
-        + [">added p50 µs", ">added p99 µs"],
+        ["Model", "Protocol", "Shared memory", "Server", *_ADDED],
         [
             [row["model"], row["protocol"], row["shared_memory"], row["server"]]
             + [f"{row[key]:.0f}" for key in ("bare_p50_us", "added_p50_us", "added_p99_us")]
@@ -64,8 +63,10 @@ def overhead_command(
             "Saturation, measured",
             ["Server", ">bare µs", ">requests/s", ">of the cores"],
             [
-                [row["server"], f"{row['bare_p50_us']:.0f}", f"{row['requests_s']:.0f}"]
-                + [f"{row['of_bare']:.0%}"]
+                [
+                    *(row["server"], f"{row['bare_p50_us']:.0f}", f"{row['requests_s']:.0f}"),
+                    f"{row['of_bare']:.0%}",
+                ]
                 for row in full
             ],
         )
@@ -83,9 +84,7 @@ def memory_command(
 
     targets = [name.strip() for name in target.split(",") if name.strip()]
     with render.progress("memory") as report:
-        rows = memory.measure(
-            workload, targets, json=json, command=command_line(), progress=report
-        )
+        rows = memory.measure(workload, targets, json=json, command=command_line(), progress=report)
     render.table(
         "Memory of all processes (proportional shares), measured",
         ["Server", ">models", ">processes", ">weights MiB", ">memory MiB", ">bound MiB"],
@@ -117,15 +116,21 @@ def replacing_command(
         )
     render.table(
         f"{row['replacements']} replacements under load, measured",
-        [">requests", ">errors", ">load ms", ">steady p50 ms", ">p99 ms"]
-        + [">replacing p50 ms", ">p99 ms", ">p99 ratio"],
+        [*_REPLACED, ">replacing p50 ms", ">p99 ms", ">p99 ratio"],
         [
-            [row["requests"], row["errors"]]
-            + [f"{row[key]:.1f}" for key in ("replacement_ms", "steady_p50_ms", "steady_p99_ms")]
-            + [f"{row[key]:.1f}" for key in ("replacing_p50_ms", "replacing_p99_ms")]
-            + [row["p99_ratio"]]
+            [
+                *(row["requests"], row["errors"]),
+                *(f"{row[key]:.1f}" for key in _TIMES),
+                row["p99_ratio"],
+            ]
         ],
     )
+
+
+_TIMES = (
+    *("replacement_ms", "steady_p50_ms", "steady_p99_ms"),
+    *("replacing_p50_ms", "replacing_p99_ms"),
+)
 
 
 def _cell(row: dict[str, object]) -> tuple[str, ...]:

@@ -1,10 +1,10 @@
 """Where the daemon's thread runs, and when it stays awake.
 
 A core that falls asleep takes tens of microseconds to wake (in a virtual machine more), and runs
-slowly at first; a request changes hands four times. So after every event the thread looks around for
-a short while before it sleeps, unless a lane wants its core. And it leaves a core that a lane is about
-to use: a lane that is woken on the daemon's core takes it from the daemon for the length of a block,
-while another core may be idle. Where it runs is the system's choice otherwise.
+slowly at first; a request changes hands four times. So after every event the thread looks around
+for a short while before it sleeps, unless a lane wants its core. And it leaves a core that a lane
+is about to use: a lane that is woken on the daemon's core takes it from the daemon for the length
+of a block, while another core may be idle. Where it runs is the system's choice otherwise.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from tenantdl.ids import CoreId
 from tenantdl.exec.turns import short_turns
+from tenantdl.ids import CoreId
 from tenantdl.units import US, Ns
 
 # As long as a client needs to take an answer in and ask again.
@@ -66,6 +66,12 @@ class Attention:
         if not self._looking and self._loop is not None:
             self._looking = True
             self._loop.call_soon(self._again)
+
+    def afterwards(self, work: Callable[[], None]) -> None:
+        """Do `work` once the answers that are due now have been sent: the loop sends what was
+        written before it comes to what is called from a callback."""
+        if (loop := self._loop) is not None:
+            loop.call_soon(loop.call_soon, work)
 
     def _again(self) -> None:
         """Between two of these the loop asks the system for news, without waiting."""

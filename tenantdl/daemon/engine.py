@@ -23,7 +23,7 @@ from tenantdl.daemon.observe.observer import open_observer
 from tenantdl.daemon.statistics import Statistics, Timing
 from tenantdl.daemon.tenants import open_tenant
 from tenantdl.daemon.tickets import Tickets
-from tenantdl.exec.lane_pool import BACKEND, Address, LanePool
+from tenantdl.exec.lane_pool import BACKEND, LanePool
 from tenantdl.ids import LaneId, RequestId, TenantId
 from tenantdl.load.protocol import Array
 from tenantdl.load.workload import Workload
@@ -175,29 +175,23 @@ class Engine:
     # --- the loop around the scheduler
 
     def tell(self, event: Event | None = None) -> None:
-        """Take in what the lanes have said, then `event`. A bug of ours ends the daemon's service
-        rather than leaving requests without an answer."""
+        """Take in what the lanes have said, then `event`. A bug of ours ends the service."""
         if self.failure or self._loop is None:
             return
         try:
             now = _clock()
-            reports = self._pool.poll(now)
-            for report in reports:
-                self._handle(report)
+            events = self._pool.poll(now)
             if event is not None:
-                self._handle(event)
-            if reports or event is not None:
+                events.append(event)
+            for each in events:
+                self._handle(each)
+            if events:
                 self._attention.look(now, self._pool.busy())
-                self._loop.call_soon(self._answers_first)
+                self._attention.afterwards(self.observer.settle)
             self._alarm.set(self._scheduler.next_wakeup(), self._loop)
             self._pool.set_backlog(self._scheduler.backlog())
         except Exception as error:
             self._fail(error)
-
-    def _answers_first(self) -> None:
-        """The loop sends what was written now before it comes to what is called from here."""
-        if self._loop is not None:
-            self._loop.call_soon(self.observer.settle)
 
     def _fail(self, error: Exception) -> None:
         _log.error("service has ended", exc_info=error)
@@ -221,7 +215,7 @@ class Engine:
             match command:
                 case Launch():
                     self._attention.give_way(self._pool.busy() | self._pool.mask(command.cores))
-                    self._pool.launch(command, self._address(command.request))
+                    self._pool.launch(command, self._tickets.address(command.request, self._memory))
                 case Gathered() | Dissolved():
                     self._tickets.note(command)
                 case Complete():
@@ -230,12 +224,6 @@ class Engine:
                     self._reject(command.request, command.reason, now)
                 case _:
                     raise TypeError(f"not a command: {command!r}")
-
-    def _address(self, number: RequestId) -> Address:
-        tickets = self._tickets.of(number)
-        call, slots = tickets[0].call, tuple(ticket.slot for ticket in tickets)
-        program = self._memory[call.model].programs.base + self._tickets.plan(number)
-        return Address(program, slots, call.plan)
 
     def _note(self, event: Event) -> None:
         """What the driver itself wants to know of an event."""

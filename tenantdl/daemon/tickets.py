@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tenantdl.daemon.calls import Ticket
-from tenantdl.ids import RequestId
+from tenantdl.daemon.tenants import Memory
+from tenantdl.exec.lane_handle import Address
+from tenantdl.ids import ModelId, RequestId
 from tenantdl.sched.messages import Dissolved, Gathered
 
 
@@ -25,6 +29,13 @@ class Tickets(dict[RequestId, Ticket]):
         """Those of what the scheduler calls request `number`: one, or a batch."""
         members = self._batches[number].members if number in self._batches else (number,)
         return [self[member] for member in members]
+
+    def address(self, number: RequestId, memory: Mapping[ModelId, Memory]) -> Address:
+        """Where it is, for a lane."""
+        tickets = self.of(number)
+        call, slots = tickets[0].call, tuple(ticket.slot for ticket in tickets)
+        program = memory[call.model].programs.base + self.plan(number)
+        return Address(program, slots, call.plan)
 
     def plan(self, number: RequestId) -> int:
         """The plan that runs for it."""

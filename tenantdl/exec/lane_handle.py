@@ -5,12 +5,36 @@ from __future__ import annotations
 import os
 import select
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tenantdl.exec.lane_memory import Mapping
 from tenantdl.exec.lane_wire import Channel, Kind, Order, Report
 from tenantdl.ids import LaneId, RequestId
-from tenantdl.sched.messages import BlockFailed, BlockFinished, LaunchId, LaunchStarted
+from tenantdl.sched.messages import BlockFailed, BlockFinished, Launch, LaunchId, LaunchStarted
 from tenantdl.units import Ns
+
+
+class Address(NamedTuple):
+    """Where a request's program, and its slot, are: numbers that the lanes know. A batch has more
+    slots, laid out for plan number `member` of the model."""
+
+    program: int
+    slots: tuple[int, ...]
+    member: int
+
+
+def order_of(command: Launch, address: Address, cores: int) -> Order:
+    """`command` as a lane needs it; `cores`: its cores as a mask."""
+    return Order(
+        command.launch,
+        command.request,
+        *(address.program, command.arena, address.slots, address.member),
+        command.begin,
+        command.ends,
+        command.preempt,
+        cores,
+        command.variant,
+    )
 
 
 @dataclass(slots=True)

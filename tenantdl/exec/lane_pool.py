@@ -13,13 +13,13 @@ import os
 import select
 import signal
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from tenantdl.errors import ExecutionError, UserError
-from tenantdl.exec.lane_handle import LaneHandle
+from tenantdl.exec.endings import cause, exit_code, has_ended
+from tenantdl.exec.lane_handle import Address, LaneHandle, order_of
 from tenantdl.exec.lane_memory import Mapping, ModelLayout
-from tenantdl.exec.lane_wire import CHANNEL_BYTES, CORES_MAX, YIELD, Channel, Kind, Order
-from tenantdl.exec.nursery import Change, Nursery, exit_code, has_ended
+from tenantdl.exec.lane_wire import CHANNEL_BYTES, CORES_MAX, YIELD, Channel, Kind
+from tenantdl.exec.nursery import Change, Nursery
 from tenantdl.exec.program_set import ProgramSet
 from tenantdl.exec.template_wire import Spawn, Spawned
 from tenantdl.ids import CoreId, LaneId
@@ -38,15 +38,6 @@ _STARTS_MAX, _START_MAX = 3, Ns(60 * SECOND)
 _STOP_MS = 2000
 # Lanes that are due may have to wait for what they are made from.
 _WATCH_LEAST = 5 * MS
-
-
-class Address(NamedTuple):
-    """Where a request's program, and its slot, are: numbers that the lanes know. A batch has more
-    slots, laid out for plan number `member` of the model."""
-
-    program: int
-    slots: tuple[int, ...]
-    member: int
 
 
 class LanePool:
@@ -107,17 +98,7 @@ class LanePool:
         lane = self._lanes.get(command.lane)
         if lane is None:
             return
-        order = Order(
-            command.launch,
-            command.request,
-            *(address.program, command.arena, address.slots, address.member),
-            command.begin,
-            command.ends,
-            command.preempt,
-            self.mask(command.cores),
-            command.variant,
-        )
-        lane.order(order)
+        lane.order(order_of(command, address, self.mask(command.cores)))
 
     def mask(self, cores: Sequence[CoreId]) -> int:
         """`cores`, each a bit at its place among those of all lanes."""
@@ -257,19 +238,14 @@ class LanePool:
 
     def _bury(self, lane: LaneHandle, now: Ns) -> list[Event]:
         lane.close(self._epoll)
-        code = exit_code(lane.pid)
-        cause = f"exit code {code}"
-        if code is not None and code < 0:
-            cause = signal.Signals(-code).name
+        how = cause(exit_code(lane.pid))
         number = lane.number
         # A lane that had worked starts afresh: the cause was elsewhere.
         failures = self._failures[number] = 0 if lane.worked else self._failures[number] + 1
         if failures >= _STARTS_MAX and number not in self._proven:
-            raise ExecutionError(
-                f"lane {number} does not start ({cause}); its last words are above"
-            )
+            raise ExecutionError(f"lane {number} does not start ({how}); its last words are above")
         if lane is self._successor:
-            _log.error("a successor of lane %d died (%s)", number, cause)
+            _log.error("a successor of lane %d died (%s)", number, how)
             self._successor = None
             if number in self._lanes:
                 self._lanes[number].yielding = False
@@ -277,7 +253,7 @@ class LanePool:
         wait = min(_RESTART_FIRST * 2 ** max(0, failures - 1), _RESTART_LAST)
         del self._lanes[number]
         self._down[number] = Ns(now + wait)
-        _log.error("lane %d died (%s); restart in %.1f s", number, cause, wait / SECOND)
+        _log.error("lane %d died (%s); restart in %.1f s", number, how, wait / SECOND)
         if self._successor and self._successor.number == number and self._successor.ready:
             self._succeed(number)
             return [LaneLost(number), LaneReady(number)]

@@ -17,13 +17,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tenantdl.errors import ExecutionError, UserError
+from tenantdl.exec.endings import has_ended
 from tenantdl.exec.lane_memory import ModelLayout
 from tenantdl.exec.program_set import ProgramSet
 from tenantdl.exec.template_wire import (
@@ -70,33 +69,6 @@ class _Template:
         if self.process:
             return self.process.poll() is not None
         return not self.pid or has_ended(self.pid)
-
-
-def has_ended(pid: int, *, wait: bool = False) -> bool:
-    """Whether our child `pid` has ended (`wait` until it has); its remains are taken away."""
-    if wait:
-        exit_code(pid)
-        return True
-    try:
-        return os.waitpid(pid, os.WNOHANG)[0] != 0
-    except ChildProcessError:
-        return not _exists(pid)
-
-
-def exit_code(pid: int) -> int | None:
-    """How our child `pid` ends (as `subprocess` has it), once it does; None for what is long gone.
-    A process may be heard of before it is our child: its parent has yet to end."""
-    while True:
-        try:
-            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        except ChildProcessError:
-            if not _exists(pid):
-                return None
-            time.sleep(0.0005)
-
-
-def _exists(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
 
 
 class Nursery:

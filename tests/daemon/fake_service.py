@@ -23,8 +23,8 @@ from tenantdl.daemon.protocol.access import Access
 from tenantdl.daemon.protocol.control import Control
 from tenantdl.daemon.protocol.grpc_server import GrpcServer
 from tenantdl.daemon.protocol.http import for_operators, make_app
-from tenantdl.daemon.protocol.http_connection import connection_class
 from tenantdl.daemon.protocol.http2 import Limits
+from tenantdl.daemon.protocol.http_connection import connection_class
 from tenantdl.daemon.protocol.inference import Gate
 from tenantdl.daemon.statistics import Statistics, Timing
 from tenantdl.errors import UserError

@@ -15,7 +15,6 @@ import psutil
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
-from tenantdl.daemon.protocol import http2_wire as wire
 from tests.daemon.fake_service import FakeServer
 
 X = {"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}
@@ -214,58 +213,6 @@ def fuzz_grpc(server: FakeServer, count: int, seed: int) -> Counter[str]:
     return seen
 
 
-def http2_frames(rng: random.Random) -> bytes:
-    """A connection's bytes: calls that are nearly right, among frames that are not."""
-    sent = [wire.PREFACE if rng.random() < 0.97 else rng.randbytes(24)]
-    sent.append(wire.settings_frame([(rng.randrange(9), rng.choice([0, 1, 2**14, 2**31, 2**32 - 1]))]))
-    for number in range(rng.randrange(1, 12)):
-        stream = rng.choice([2 * number + 1] * 6 + [0, 2, 1, 2**31 - 1])
-        path = rng.choice([b"ModelInfer", b"ModelInfer", b"ModelStreamInfer", b"None"])
-        headers = [
-            (b":method", b"POST"),
-            (b":path", b"/inference.GRPCInferenceService/" + path),
-            (b"grpc-encoding", rng.choice([b"identity", b"gzip", b"deflate", b"br"])),
-        ]
-        block = wire.header_block(headers)
-        if rng.random() < 0.2:
-            block = rng.randbytes(rng.randrange(40))
-        payload = grpc_payload(rng)
-        length = rng.choice([len(payload)] * 6 + [0, 2**32 - 1, 5])
-        data = rng.choice([0, 0, 0, 1]).to_bytes(1, "big") + length.to_bytes(4, "big") + payload
-        kinds = [(wire.HEADERS, 4, block), (wire.DATA, 1, data)] * 3 + [
-            (wire.HEADERS, rng.randrange(256), block),
-            (wire.DATA, rng.randrange(256), data[: rng.randrange(len(data))]),
-            (wire.CONTINUATION, rng.choice([0, 4]), block),
-            (rng.randrange(12), rng.randrange(256), rng.randbytes(rng.choice([0, 4, 5, 8, 12]))),
-            (wire.RST_STREAM, 0, b"\0\0\0\x08"),
-            (wire.WINDOW_UPDATE, 0, rng.choice([b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\0\0\0\1"])),
-        ]
-        begin = rng.randrange(2) * 6 * (rng.random() < 0.3)
-        for kind, flags, body in kinds[begin : begin + 2] if rng.random() < 0.7 else [rng.choice(kinds)]:
-            sent.append(wire.frame(kind, flags, stream, body))
-    whole = b"".join(sent)
-    return whole if rng.random() < 0.9 else whole[: rng.randrange(len(whole))]
-
-
-def fuzz_http2(server: FakeServer, count: int, seed: int) -> Counter[str]:
-    """Whether connections were hung up by the server or by us."""
-    rng = random.Random(seed)
-    host, port = server.grpc.split(":")
-    seen: Counter[str] = Counter()
-    for _ in range(count):
-        data, answer = http2_frames(rng), b""
-        with socket.create_connection((host, int(port)), timeout=20) as connection:
-            try:
-                connection.sendall(data)
-                connection.shutdown(socket.SHUT_WR)
-                while piece := connection.recv(65536):
-                    answer += piece
-            except (ConnectionResetError, BrokenPipeError):
-                seen["reset"] += 1
-        seen["told why" if b"\0\0" + bytes((wire.GOAWAY,)) in answer else "ended"] += 1
-    return seen
-
-
 def is_well(server: FakeServer) -> None:
     body = json.dumps({"inputs": [X, K]}).encode()
     head = f"POST {PATHS[0]} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
@@ -279,7 +226,6 @@ def is_well(server: FakeServer) -> None:
 def test_nonsense_is_answered(server: FakeServer) -> None:
     http = fuzz_http(server, 1200, seed=1)
     assert http[200] and http[400] and http[404] and http[413]
-    assert fuzz_http2(server, 600, seed=1)["told why"]
     codes = fuzz_grpc(server, 600, seed=1)
     assert codes["INVALID_ARGUMENT"] and codes["NOT_FOUND"]
     is_well(server)
@@ -291,11 +237,9 @@ def test_much_nonsense_is_answered_and_forgotten(server: FakeServer) -> None:
     rss: Callable[[], int] = lambda: psutil.Process().memory_info().rss  # noqa: E731
     fuzz_http(server, 2000, seed=2)
     fuzz_grpc(server, 2000, seed=2)
-    fuzz_http2(server, 1000, seed=2)
     before = rss()
     fuzz_http(server, 12_000, seed=3)
     fuzz_grpc(server, 8_000, seed=3)
-    fuzz_http2(server, 4_000, seed=3)
     is_well(server)
     assert rss() - before < 16 * 1024**2
 

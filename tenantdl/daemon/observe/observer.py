@@ -79,8 +79,8 @@ class Observer:
         self.use = MachineUse()
 
     def note(self, now: Ns, event: Event, commands: Iterable[Command]) -> None:
-        """The scheduler was told `event` at `now` and said `commands`. Taken in by `settle`: whoever
-        waits for an answer need not wait for this."""
+        """The scheduler was told `event` at `now` and said `commands`. Taken in by `settle`:
+        whoever waits for an answer need not wait for this."""
         expected = self._counts().expected if isinstance(event, BlockFinished) else None
         self._heard.append((now, event, commands, expected))
         if len(self._heard) >= _HEARD_MAX or not isinstance(event, _FREQUENT):

@@ -50,8 +50,8 @@ async def infer(
     *,
     final: bool = False,
 ) -> list[Bytes]:
-    """Answer a ModelInferRequest with `raw` inputs: a ModelInferResponse, in pieces, which says that
-    it is the last if `final`. Raises ProtocolError, UserError, Refused."""
+    """Answer a ModelInferRequest with `raw` inputs: a ModelInferResponse, in pieces, which says
+    that it is the last if `final`. Raises ProtocolError, UserError, Refused."""
     catalogue = gate.service.catalogue
     model = find_model(catalogue, caller, request.model_name, request.model_version)
     parameters = {key: value_of(value) for key, value in request.parameters.items()}

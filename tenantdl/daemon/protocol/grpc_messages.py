@@ -1,5 +1,5 @@
-"""ModelInferRequest and -Response without copies of what is large: raw tensors lie in a protobuf message
-as they are (https://protobuf.dev/programming-guides/encoding), so they are cut out and put in as they are.
+"""ModelInferRequest and -Response without copies of what is large. Raw tensors lie in a protobuf
+message as they are (https://protobuf.dev/programming-guides/encoding): they are cut out and put in.
 """
 
 from __future__ import annotations

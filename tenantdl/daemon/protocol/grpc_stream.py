@@ -190,9 +190,7 @@ class GrpcStream:
     # --- answers out
 
     def _start(self) -> None:
-        while (
-            self._messages and len(self._running) < _RUNNING_MAX and not self._stream.blocked
-        ):
+        while self._messages and len(self._running) < _RUNNING_MAX and not self._stream.blocked:
             body = self._messages.popleft()
             task = self._loop.create_task(self._answer(body))
             self._running[task] = len(body)

@@ -200,11 +200,13 @@ class Connection(asyncio.BufferedProtocol):
             opened.end()
 
     def _decoded(self, block: bytes) -> Headers:
-        """The headers. A block of nothing but references to the tables, which is what a client sends
-        again and again, is decoded once."""
+        """The headers. A block of nothing but references to the tables, which is what a client
+        sends again and again, is decoded once."""
         if block == self._plain[0]:
             return self._plain[1]
-        headers = [(bytes(name), bytes(value)) for name, value in self._hpack.decode(block, raw=True)]
+        headers = [
+            (bytes(name), bytes(value)) for name, value in self._hpack.decode(block, raw=True)
+        ]
         # Other blocks may change the tables.
         plain = bool(block) and min(block) >= 0x80 and max(block) < 0xFF
         self._plain = (block, headers) if plain else (b"", [])

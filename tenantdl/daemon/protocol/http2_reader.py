@@ -1,4 +1,4 @@
-"""HTTP/2 from bytes to frames. Data of a large message is received where it stays, without a copy."""
+"""HTTP/2 from bytes to frames. Data of a large message is received where it stays."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class FrameReader:
         self._end = 0
         self._taker: Taker | None = None
         self._direct = False
-        # Of the DATA frame being read: bytes of data and of padding to come, whether it is the last.
+        # Of the DATA frame being read: bytes of data and padding to come, whether it is the last.
         self._data_left = self._padding_left = 0
         self._ends = False
         # The header block being read: stream, whether it ends it, the bytes so far.

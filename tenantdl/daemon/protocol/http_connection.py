@@ -19,10 +19,11 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tenantdl.daemon.protocol.codings import CODINGS
+from tenantdl.daemon.protocol.http_body import BodyReader
 from tenantdl.daemon.protocol.http_infer import Head, HttpInference, read_head
 from tenantdl.daemon.protocol.inference import Gate
 
-# Heads that a connection remembers, and how long they may be; bodies that are worth their own reader.
+# Heads that a connection remembers, and how long they may be; bodies worth a reader of their own.
 _HEADS_MAX, _HEAD_BYTES_MAX = 16, 4096
 _LARGE_BYTES = 32 * 1024
 _INFER = re.compile(rb"/v2/models/([^/?]+)(?:/versions/([^/?]+))?/infer/?(?:\?.*)?")
@@ -36,38 +37,6 @@ class _Cycle:
         self.response_complete = False
         self.disconnected = False
         self.keep_alive = keep_alive
-
-
-class _BodyReader(asyncio.BufferedProtocol):
-    """Stands in for a connection while the rest of a large body comes."""
-
-    def __init__(self, connection: Connection, room: memoryview) -> None:
-        self._connection, self._room = connection, room
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Where it goes."""
-        return self._room
-
-    def buffer_updated(self, count: int) -> None:
-        """So much has come."""
-        self._room = self._room[count:]
-        self._connection.body_filled(count)
-
-    def eof_received(self) -> None:
-        """The client says no more."""
-        self._connection.eof_received()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """It has gone."""
-        self._connection.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        """As the connection."""
-        self._connection.pause_writing()
-
-    def resume_writing(self) -> None:
-        """As the connection."""
-        self._connection.resume_writing()
 
 
 class Connection(HttpToolsProtocol):
@@ -147,7 +116,7 @@ class Connection(HttpToolsProtocol):
         if self._to_come > _LARGE_BYTES and self.scheme == "http":
             room = self._inference.room()
             if room is not None:
-                self._switch(_BodyReader(self, room))
+                self._switch(BodyReader(self, room))
 
     def _body(self, body: memoryview) -> None:
         if self._inference is None:

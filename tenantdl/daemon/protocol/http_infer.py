@@ -125,7 +125,9 @@ class HttpInference:
 
     def room(self) -> memoryview | None:
         """Where the rest of the body may be written at once; None for what is not to be kept."""
-        return None if self.error is not None or self.head.length is None else self._body[self.size :]
+        return (
+            None if self.error is not None or self.head.length is None else self._body[self.size :]
+        )
 
     def filled(self, count: int) -> None:
         """So much was written there."""
