@@ -254,11 +254,9 @@ class Scheduler:
 
     def _in_the_middle(self, event: Event) -> bool:
         """Whether a lane only reports from the middle of its launch, or has begun one when there is
-        no other work: nothing to decide then. Lanes do not even wake their owner for that."""
-        if isinstance(event, LaunchStarted):
-            return not self._book.backlog()
+        no other work: nothing to decide, and lanes do not even wake their owner."""
         if not isinstance(event, BlockFinished) or event.next != event.launch:
-            return False
+            return isinstance(event, LaunchStarted) and not self._book.backlog()
         return not self._book.near_end(self._lane(event.lane))
 
     def _dispatch(self) -> None:
