@@ -22,8 +22,9 @@ from tenantdl.bench.groups import GroupCost, measure_groups
 from tenantdl.documents import write_document
 from tenantdl.errors import ExecutionError
 from tenantdl.exec.idle_backend import idle_plan
+from tenantdl.exec.lane_handle import Address
 from tenantdl.exec.lane_memory import lay_out
-from tenantdl.exec.lane_pool import Address, LanePool
+from tenantdl.exec.lane_pool import LanePool
 from tenantdl.ids import CoreId, LaneId, RequestId
 from tenantdl.machine import this_machine
 from tenantdl.sched.config import LaneSpec

@@ -171,7 +171,7 @@ def _latencies(
         }
         for number in range(settings.rounds):
             progress("latency", number / settings.rounds)
-            names = list(servers) if number % 2 else list(reversed(servers))
+            names = list(servers) if number % 2 else list(servers)[::-1]
             for case in cases:
                 for server in names:
                     key = (server, case.asked.model)
@@ -236,7 +236,7 @@ def _saturations(
     cores = len(usable_cores())
     for number in range(settings.saturations):
         progress("saturation", number / settings.saturations)
-        for server in list(servers) if number % 2 else list(reversed(servers)):
+        for server in list(servers) if number % 2 else list(servers)[::-1]:
             url = servers[server].url
             rates[server].append(saturate(url, case.asked, settings.connections, settings.seconds))
     rows = []

@@ -49,7 +49,7 @@ class HttpCaller:
     def __init__(self, url: str) -> None:
         address = urlsplit(url)
         self._host = f"{address.hostname}:{address.port}"
-        self._sock = socket.create_connection((address.hostname, address.port), _TIMEOUT_S)
+        self._sock = socket.create_connection((address.hostname, address.port or 0), _TIMEOUT_S)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def close(self) -> None:
@@ -98,7 +98,7 @@ class GrpcCaller:
     def method(self, name: str) -> Callable[[bytes], bytes]:
         """A call with bytes in and out."""
         made = self._channel.unary_unary(_SERVICE + name)
-        return lambda message: made(message, timeout=_TIMEOUT_S)  # type: ignore[no-any-return]
+        return lambda message: made(message, timeout=_TIMEOUT_S)
 
 
 @contextmanager
@@ -156,12 +156,14 @@ def _shared(asked: Asked) -> Iterator[_Shared]:
         places[name] = (total, size)
         total += -(-size // 64) * 64
     memory = SharedMemory(create=True, size=total)
+    buffer: Any = memory.buf
     try:
         for name, array in asked.inputs.items():
             offset, size = places[name]
-            memory.buf[offset : offset + size] = array.tobytes()
+            buffer[offset : offset + size] = array.tobytes()
         yield _Shared(memory, places)
     finally:
+        del buffer
         memory.close()
         memory.unlink()
 
@@ -270,7 +272,7 @@ async def _saturate(url: str, request: bytes, connections: int, seconds: float) 
     ended: asyncio.Future[None] = loop.create_future()
     made: Sequence[tuple[Any, Any]] = [
         await loop.create_connection(
-            lambda: _Loop(request, counts, ended), address.hostname, address.port
+            lambda: _Loop(request, counts, ended), address.hostname or "", address.port or 0
         )
         for _ in range(connections)
     ]

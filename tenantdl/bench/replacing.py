@@ -63,7 +63,8 @@ def measure(
         body.write_bytes(content)
         with running_daemon(serving(None, {"repository": str(repository)})) as daemon:
             seconds = settings.steady_s + settings.times * settings.every_s
-            times = [from_seconds(n / settings.rate) for n in range(int(seconds * settings.rate))]
+            count = int(seconds * settings.rate)
+            times: list[int] = [from_seconds(n / settings.rate) for n in range(count)]
             stream = Stream("default", f"/v2/models/{_MODEL}/infer", str(body), length, times)
             load = Plan(daemon.url, [stream], _IN_FLIGHT_MAX, _TIMEOUT_S)
             outcome, spans = _run(load, daemon.url, bundle, repository, settings, progress)

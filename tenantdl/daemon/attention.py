@@ -51,7 +51,7 @@ class Attention:
         """Lanes are about to use `cores` (a mask), among them those that they use already."""
         self._busy = cores
         if self._in_the_way():
-            free = {core for core in self._allowed if not self._places.get(core, 0) & cores}
+            free = {c for c in self._allowed if not self._places.get(CoreId(c), 0) & cores}
             if free:
                 os.sched_setaffinity(0, free)
                 os.sched_setaffinity(0, self._allowed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -155,8 +155,8 @@ class Catalogue:
 
     def find(self, name: str, version: str = "") -> Served | None:
         """A model or application by what clients call it; without `version` the newest."""
-        everything = chain(self.models.values(), self.applications.values())
-        found = [m for m in everything if m.name == name and (not version or version == m.version)]
+        everything: Iterator[Served] = chain(self.models.values(), self.applications.values())
+        found = [m for m in everything if m.name == name and version in ("", m.version)]
         if len(found) == 1:
             return found[0]
         # Of a version that is being replaced, the one that came last.

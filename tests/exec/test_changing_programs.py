@@ -14,8 +14,9 @@ import psutil
 import pytest
 
 from tenantdl.errors import ExecutionError, UserError
+from tenantdl.exec.lane_handle import Address
 from tenantdl.exec.lane_memory import lay_out
-from tenantdl.exec.lane_pool import Address, LanePool
+from tenantdl.exec.lane_pool import LanePool
 from tenantdl.exec.program_set import ProgramSet
 from tenantdl.ids import LaneId, RequestId
 from tenantdl.machine import usable_cores

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tenantdl.exec.lane_handle import Address
 from tenantdl.exec.lane_memory import lay_out
-from tenantdl.exec.lane_pool import Address, LanePool
+from tenantdl.exec.lane_pool import LanePool
 from tenantdl.ids import CoreId, LaneId, RequestId
 from tenantdl.machine import usable_cores
 from tenantdl.sched.config import LaneSpec

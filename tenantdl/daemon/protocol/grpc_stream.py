@@ -132,7 +132,7 @@ class GrpcStream:
             self._fail(error)
             return
         self._packed, self._at, self._size = bool(packed), 0, size
-        self._body = memoryview(np.empty(size, np.uint8))
+        self._body = np.empty(size, np.uint8).data
         self._since = self._loop.time()
         if size > _GRANT:
             self._stream.grant(size)

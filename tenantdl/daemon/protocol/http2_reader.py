@@ -119,7 +119,8 @@ class FrameReader:
             return begin + take
         if end - begin < _HEAD.size:
             return begin
-        high, low, kind, flags, stream = _HEAD.unpack_from(data, begin)
+        head: tuple[int, ...] = _HEAD.unpack_from(data, begin)
+        high, low, kind, flags, stream = head
         length, stream = high << 16 | low, stream & 0x7FFFFFFF
         if self._block and (kind != CONTINUATION or stream != self._block[0]):
             raise ConnectionFault(PROTOCOL_ERROR, "a header block is not over")
@@ -144,7 +145,7 @@ class FrameReader:
                 raise ConnectionFault(FRAME_SIZE_ERROR, "padding beyond the frame")
             if at >= end:
                 return begin
-            padding, at = data[at], at + 1
+            padding, at = int(data[at]), at + 1
             if padding >= length:
                 raise ConnectionFault(PROTOCOL_ERROR, "padding beyond the frame")
         self._taker = self._sink.on_data(stream, length)

@@ -116,7 +116,7 @@ class HttpInference:
         gate.bytes_left -= reserved
         self.limit, self._reserved = limit, reserved
         if head.length is not None:
-            self._body = memoryview(np.empty(reserved, np.uint8))
+            self._body = np.empty(reserved, np.uint8).data
 
     @property
     def hopeless(self) -> bool:
