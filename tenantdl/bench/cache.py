@@ -68,10 +68,18 @@ def source(name_or_file: str, *, batch: int, seed: int) -> Source:
     return Source(name_or_file, file, samples)
 
 
-def bundle(model: Source, *, batch: int, shapes: Shapes, progress: Progress | None = None) -> Path:
-    """The bundle of `model` for this machine, compiled on first use; it has inputs of `shapes`."""
+def bundle(
+    model: Source,
+    *,
+    batch: int,
+    shapes: Shapes,
+    target: str = "native",
+    progress: Progress | None = None,
+) -> Path:
+    """The bundle of `model` for `target`, compiled on first use; it has inputs of `shapes`."""
     sized = sorted((name, tuple(shape)) for name, shape in shapes.items())
-    key = _key([model.file, _PACKAGE / "compile", _RECORDS], batch, sized, *_machine())
+    values = (batch, sized, target, *_machine())
+    key = _key([model.file, _PACKAGE / "compile", _RECORDS], *values)
     out = folder() / f"{model.name}-{key}.bundle"
     if (out / MANIFEST).is_file():
         try:
@@ -81,7 +89,13 @@ def bundle(model: Source, *, batch: int, shapes: Shapes, progress: Progress | No
         else:
             return out
     api.compile(
-        model.file, out, name=model.name, batch=batch, shapes=shapes or None, progress=progress
+        model.file,
+        out,
+        name=model.name,
+        target=target,
+        batch=batch,
+        shapes=shapes or None,
+        progress=progress,
     )
     return out
 

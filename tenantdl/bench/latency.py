@@ -20,9 +20,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tenantdl.bench import cache
+from tenantdl.bench import cache, hide
 from tenantdl.bench.peers import PEERS, Array, Call, Job, Outputs, on_cores
 from tenantdl.bundle.load import load_bundle, read_manifest
+from tenantdl.compile.target import parse_target
 from tenantdl.errors import UserError
 from tenantdl.exec.cores import pin
 from tenantdl.exec.runner import Runner
@@ -50,7 +51,8 @@ Notify: TypeAlias = Callable[[str], None]
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What to measure. Each target makes at least `runs` timed calls and goes on until `seconds`
-    have passed; `spin` lets peers' idle threads burn their cores."""
+    have passed; `spin` lets peers' idle threads burn their cores. `cpu`: what our kernels are
+    compiled for and peers are held to, native or x86_64:haswell."""
 
     against: tuple[str, ...] = ("onnxruntime", "openvino")
     threads: tuple[int, ...] = (1, 2)
@@ -60,6 +62,7 @@ class Settings:
     spin: bool = False
     seed: int = 0
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    cpu: str = "native"
 
 
 @dataclass(slots=True)
@@ -81,8 +84,8 @@ class Contestant:
 def measure(models: Sequence[str], settings: Settings, notify: Notify) -> Report:
     """Measure each of `models` (zoo names or ONNX files) for every count of threads.
 
-    A row: model, batch, threads, target, median_ms, p05_ms, p95_ms, runs, calibration_ms (a fixed
-    loop before and after, to see whether the machine changed), and for peers `difference`: the
+    A row: model, batch, threads, cpu, target, median_ms, p05_ms, p95_ms, runs, calibration_ms (a
+    fixed loop before and after, to see if the machine changed), and for peers `difference`: the
     largest deviation of our outputs over their largest output (null in files when shapes or
     infinities do not even match), for ours `kinds_ms`: where the time goes, by kind of operator
     (templates' names; "generic": the fallback), timed in calls of their own. `notify` hears what
@@ -94,6 +97,7 @@ def measure(models: Sequence[str], settings: Settings, notify: Notify) -> Report
         raise UserError(
             f"{max(settings.threads)} threads asked for, {len(everything)} cores usable"
         )
+    hide.match(parse_target(settings.cpu))
     report = Report()
     for name in models:
         try:
@@ -177,7 +181,7 @@ def _prepare(name: str, settings: Settings, notify: Notify) -> _Prepared:
     model = cache.source(name, batch=settings.batch, seed=settings.seed)
     shapes = {**cache.shapes_of(model.samples or {}), **settings.shapes}
     notify(f"{model.name}: compiling, unless it is in the cache")
-    bundle = cache.bundle(model, batch=settings.batch, shapes=shapes)
+    bundle = cache.bundle(model, batch=settings.batch, shapes=shapes, target=settings.cpu)
     tensors = read_manifest(bundle).plans[0].inputs
     sampled = model.samples is not None and not settings.shapes
     inputs = model.samples if sampled else None
@@ -207,6 +211,7 @@ def _measure_one(
     calibration_ms = [before, _calibrate(cores)]
     for name, taken in times.items():
         row = _row(model.name, settings.batch, len(cores), name, taken)
+        row["cpu"] = settings.cpu
         row["calibration_ms"] = calibration_ms
         if name == OURS:
             row["kinds_ms"] = _by_kind(runner, cores)

@@ -38,6 +38,9 @@ def latency_command(
         bool, typer.Option("--spin", help="Let onnxruntime's idle threads spin.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of inputs and random weights.")] = 0,
+    target: Annotated[
+        str, typer.Option(help="Kernels for, and peers held to: native, x86_64:haswell (AVX2).")
+    ] = "native",
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results.")] = None,
 ) -> None:
     """Latency of models, ours and the peers' in turns on the same cores."""
@@ -50,7 +53,7 @@ def latency_command(
     from tenantdl.cli import render
     from tenantdl.cli.bench import command_line
 
-    settings = latency.Settings(peers, counts, batch, runs, seconds, spin, seed, shapes)
+    settings = latency.Settings(peers, counts, batch, runs, seconds, spin, seed, shapes, target)
     report = latency.measure(models, settings, render.note)
     if json is not None and report.rows:
         write_results(json, report.rows, command=command_line(), seed=seed)

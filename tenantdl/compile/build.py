@@ -1,7 +1,7 @@
 """Kernels and our C runtime → one shared library, by TVM's LLVM backend and the C compiler.
 
-LLVM takes nearly all the time, one thread a module, so the kernels are dealt to forked processes,
-one a core, each of which writes an object file.
+LLVM takes nearly all the time, one thread a module, so forked processes, one a core, share the
+kernels out among them; every module becomes an object file.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from tenantdl.bundle.native import SOURCES
 from tenantdl.compile.operator import Kernel
+from tenantdl.compile.passes import build
 from tenantdl.compile.target import CpuTarget
 from tenantdl.errors import ExecutionError, UserError
 from tenantdl.machine import this_machine, usable_cores
 
 KERNELS_A_PROCESS_MIN = 6
+KERNELS_A_MODULE = 2  # one module has a few milliseconds' cost of its own
 _FLAGS = ("-shared", "-fPIC", "-O2", "-fvisibility=hidden", "-Wl,-Bsymbolic", "-Wl,-z,defs")
 _CROSS_LINKERS = {"x86_64": ("x86_64-linux-gnu-gcc",), "aarch64": ("aarch64-linux-gnu-gcc",)}
 
@@ -33,57 +34,64 @@ def build_library(kernels: Iterable[Kernel], target: CpuTarget, path: Path) -> N
     Raises UserError when no C compiler for the target is on PATH, ExecutionError when a compiler
     process dies.
     """
-    functions = {kernel.key: kernel.func for kernel in kernels}
+    distinct = list({kernel.key: kernel for kernel in kernels}.values())
     linker = _linker(target)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".objects.") as folder:
-        objects = _compile(functions, target, Path(folder))
-        _link(linker, [*objects, *SOURCES], path)
+        _compile(distinct, target, Path(folder))
+        _link(linker, [*sorted(Path(folder).glob("*.o")), *SOURCES], path)
 
 
-def _compile(functions: dict[str, Any], target: CpuTarget, folder: Path) -> list[Path]:
-    """Object files of all functions, compiled by up to one process a core."""
-    workers = max(1, min(len(usable_cores()), len(functions) // KERNELS_A_PROCESS_MIN))
-    names = list(functions)
-    parts = [names[i::workers] for i in range(workers)]
-    objects = [folder / f"part{i}.o" for i in range(workers) if parts[i]]
+def _compile(kernels: list[Kernel], target: CpuTarget, folder: Path) -> None:
+    """Object files of all kernels, compiled by up to one process a core. Whoever is free takes the
+    next few kernels: some take a hundred times as long as others."""
+    packs = _packs(kernels)
     # Forked, so that the functions need not be serialised; children only run TVM and exit.
     context = multiprocessing.get_context("fork")
-    children = []
-    for part, file in zip(parts[1:], objects[1:], strict=True):
-        share = {name: functions[name] for name in part}
-        child = context.Process(target=_compile_child, args=(share, target, file), daemon=True)
-        child.start()
-        children.append(child)
+    following = context.Value("i", 0)
+
+    def work() -> None:
+        while True:
+            with following.get_lock():
+                number = following.value
+                following.value += 1
+            if number >= len(packs):
+                return
+            pack = packs[number]
+            functions = {kernel.key: kernel.func for kernel in pack}
+            build(functions, target, folder / f"{number:05}.o", flat=pack[0].flat)
+
+    def child() -> None:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+
+    workers = min(len(usable_cores()), len(kernels) // KERNELS_A_PROCESS_MIN)
+    children = [context.Process(target=child, daemon=True) for _ in range(1, workers)]
     try:
-        if objects:
-            _compile_part({name: functions[name] for name in parts[0]}, target, objects[0])
-        for child in children:
-            child.join()
-            if child.exitcode != 0:
-                raise ExecutionError(f"a compiler process ended with {child.exitcode}")
+        for process in children:
+            process.start()
+        work()
+        for process in children:
+            process.join()
+            if process.exitcode != 0:
+                raise ExecutionError(f"a compiler process ended with {process.exitcode}")
     finally:
-        for child in children:
-            child.kill()
-            child.join()
-    return objects
+        for process in children:
+            process.kill()
+            process.join()
 
 
-def _compile_child(functions: dict[str, Any], target: CpuTarget, file: Path) -> None:
-    status = 1
-    try:
-        _compile_part(functions, target, file)
-        status = 0
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
-
-
-def _compile_part(functions: dict[str, Any], target: CpuTarget, file: Path) -> None:
-    import tvm
-    from tvm import tirx
-
-    built = tirx.build(tvm.IRModule(functions), target=target.tvm)
-    built.write_to_file(str(file))
+def _packs(kernels: list[Kernel]) -> list[list[Kernel]]:
+    """Kernels that are compiled as one module: all flat, or none."""
+    return [
+        same[i : i + KERNELS_A_MODULE]
+        for same in ([k for k in kernels if k.flat], [k for k in kernels if not k.flat])
+        for i in range(0, len(same), KERNELS_A_MODULE)
+    ]
 
 
 def _link(linker: str, inputs: list[Path], path: Path) -> None:

@@ -17,10 +17,12 @@ from tenantdl.compile.schedules import Choice
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A scheduled `tirx.PrimFunc`; equal keys mean equal functions."""
+    """A scheduled `tirx.PrimFunc`; equal keys mean equal functions. `flat`: loops, vectors and
+    scratch memory only, none of the blocks of TVM's schedules."""
 
     key: str
     func: Any
+    flat: bool = False
 
     def loop(self) -> int:
         """How many iterations the parallel loop has that is all of this kernel, beside the call

@@ -60,6 +60,18 @@ def test_direct_and_depthwise(tmp_path: Path, batch: int, target: str) -> None:
     assert "generic" not in summary.kinds
 
 
+def test_strided_pointwise_convolutions_read_copied_pixels(tmp_path: Path) -> None:
+    net = Net()
+    x = net.op("Relu", net.input(2, 40, 13, 10))
+    narrow = net.op("Conv", x, net.weight(96, 40, 1, 1), strides=[2, 2])  # copied for many only
+    net.output(net.op("Conv", x, net.weight(16, 40, 3, 3), pads=[1] * 4), narrow)
+    shortcut = net.op("Conv", x, net.weight(160, 40, 1, 1), net.weight(160), strides=[2, 3])
+    again = net.op("Conv", x, net.weight(144, 40, 1, 1), strides=[2, 3])
+    net.output(net.op("Relu", shortcut), again)
+    summary = check(net, tmp_path)
+    assert summary.kinds["subsample"] == 1
+
+
 def test_columns(tmp_path: Path) -> None:
     """One-dimensional work along the height, as exporters of sequence models write it."""
     net = Net()

@@ -28,15 +28,18 @@ def test_many_weights_over_few_pixels_go_chunk_by_chunk() -> None:
         assert all(s.blocks <= 6 for s in found if s.chunk)  # slower with more streams
 
 
-@pytest.mark.parametrize("blocks", [1, 2, 4])
+@pytest.mark.parametrize(("blocks", "parts"), [(1, 1), (2, 2), (3, 1), (4, 2)])
 def test_chunks_agree_with_onnxruntime(
-    blocks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    blocks: int, parts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     picked: list[ConvSchedule] = []
 
     def chunked(spec: ConvSpec, target: CpuTarget, cores: int) -> list[ConvSchedule]:
         found = ranked_schedules(spec, target, cores)
-        best = [s for s in found if s.chunk and s.blocks == blocks] or found
+        chunks = [s for s in found if s.chunk and s.blocks == blocks]
+        split = [s for s in chunks if s.fold > 1 or s.row_block < spec.rows]
+        whole = [s for s in chunks if s not in split]
+        best = (split if parts > 1 else whole) or chunks or found
         picked.append(best[0])
         return best
 
@@ -50,8 +53,12 @@ def test_chunks_agree_with_onnxruntime(
     plane = net.input(2, 512, 7, 7)  # tiles across rows, a long epilogue, two images
     wide = net.op("Conv", plane, net.weight(96, 512, 3, 3), net.weight(96), pads=[1] * 4)
     net.output(net.op("Tanh", wide))
+    small = net.op("Relu", net.op("Conv", plane, net.weight(48, 512, 1, 1)))  # into a border
+    net.output(net.op("Conv", small, net.weight(16, 48, 3, 3), pads=[1] * 4))
     strided = net.input(1, 256, 13, 9)
     weights = net.weight(64, 256, 3, 3)
     net.output(net.op("Conv", strided, weights, pads=[1] * 4, strides=[2, 2]))
     check(net, tmp_path, tolerance=1e-5)  # sums of up to 4608 products
-    assert sum(schedule.chunk > 0 for schedule in picked) >= 3
+    assert sum(schedule.chunk > 0 for schedule in picked) >= 4
+    folds = [schedule.fold for schedule in picked if schedule.chunk]
+    assert max(folds) == parts

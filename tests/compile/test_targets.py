@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tenantdl.compile.build import _compile_part
 from tenantdl.compile.frontend import load_graph
 from tenantdl.compile.lower import lower
+from tenantdl.compile.passes import build
 from tenantdl.compile.rewrite import rewrite
 from tenantdl.compile.target import parse_target
 from tests.nets import Net, check
@@ -46,7 +46,7 @@ def test_every_family_compiles_for(text: str, tmp_path: Path) -> None:
     program = lower(rewrite(load_graph(_network().model())), target, 2)
     assert KINDS - {"conv2d_winograd"} <= {op.kind for op in program.operators}
     functions = {op.kernel.key: op.kernel.func for op in program.operators}
-    _compile_part(functions, target, tmp_path / "kernels.o")
+    build(functions, target, tmp_path / "kernels.o", flat=True)
     machine = {"aarch64": 183, "x86_64": 62}[target.arch]  # of an ELF header
     header = (tmp_path / "kernels.o").read_bytes()[:20]
     assert header[:4] == b"\x7fELF"

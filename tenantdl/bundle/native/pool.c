@@ -12,6 +12,7 @@
 #define _GNU_SOURCE
 #include "runtime.h"
 
+#include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
@@ -169,20 +170,9 @@ static int rank_of(const Threads *pool, int index) {
   return 0;
 }
 
-static void hold_on_core(int core) {
-  size_t size = CPU_ALLOC_SIZE(core + 1);
-  cpu_set_t *set = CPU_ALLOC(core + 1);
-  if (set == NULL) return;
-  CPU_ZERO_S(size, set);
-  CPU_SET_S(core, size, set);
-  sched_setaffinity(0, size, set);
-  CPU_FREE(set);
-}
-
 static void *worker_main(void *argument) {
   Worker *self = argument;
   Threads *pool = self->threads;
-  if (self->core >= 0) hold_on_core(self->core);
   flush_denormals();
   for (uint32_t seen = 0;;) {
     if (!spin(&self->order, seen, &pool->resting)) {
@@ -198,6 +188,28 @@ static void *worker_main(void *argument) {
   }
 }
 
+/* Start a worker where it belongs: on the caller's core it would wait until the caller is done. 0, or
+ * an error number. */
+static int start(Worker *worker) {
+  pthread_attr_t attributes;
+  int status = pthread_attr_init(&attributes);
+  if (status != 0) return status;
+  if (worker->core >= 0) {
+    size_t size = CPU_ALLOC_SIZE(worker->core + 1);
+    cpu_set_t *set = CPU_ALLOC(worker->core + 1);
+    status = set == NULL ? ENOMEM : 0;
+    if (set != NULL) {
+      CPU_ZERO_S(size, set);
+      CPU_SET_S(worker->core, size, set);
+      status = pthread_attr_setaffinity_np(&attributes, size, set);
+      CPU_FREE(set);
+    }
+  }
+  if (status == 0) status = pthread_create(&worker->thread, &attributes, worker_main, worker);
+  pthread_attr_destroy(&attributes);
+  return status;
+}
+
 /* Who takes part in the launches to come: the caller and these workers (numbered from 1), started now
  * if need be. 0, or an error number when one cannot be. */
 static int choose(Pool *interface, const int32_t *members, int32_t count) {
@@ -206,7 +218,7 @@ static int choose(Pool *interface, const int32_t *members, int32_t count) {
     Worker *worker = &pool->workers[members[i]];
     if (worker->threads) continue;
     worker->threads = pool;
-    int status = pthread_create(&worker->thread, NULL, worker_main, worker);
+    int status = start(worker);
     if (status != 0) {
       worker->threads = NULL;
       return status;

@@ -25,6 +25,7 @@ from tenantdl.compile.kernels.conv_spec import ConvSchedule, ConvSpec
 from tenantdl.compile.kernels.depthwise import depthwise, depthwise_pixels
 from tenantdl.compile.kernels.layout import NO_BORDER, Border, Packed, Planar
 from tenantdl.compile.kernels.registry import Template
+from tenantdl.compile.kernels.subsample import BLOCKS_MIN, subsampled
 from tenantdl.compile.kernels.winograd import WinogradSchedule, pack_winograd, winograd
 from tenantdl.compile.kernels.winograd_schedule import (
     ACCURATE_POINTS_MAX,
@@ -163,12 +164,16 @@ def _lower(context: Context, group: Group) -> None:
         weights, groups = densify(weights, groups, geometry.channels), 1
     program, operands = bind_program(context, group, "packed")
     source, data = _data(context, node.inputs[0], geometry)
+    stride = geometry.stride
+    if _thins(geometry, lanes) and isinstance(data, Packed):
+        source, data = subsampled(context, node.inputs[0], source, data, stride)
+        stride = (1, 1)
     out_name, out = context.new_packed(group.output)
     spec = ConvSpec(
         data,
         out,
         geometry.kernel,
-        geometry.stride,
+        stride,
         geometry.dilation,
         geometry.pads,
         groups,
@@ -200,6 +205,12 @@ def _lower(context: Context, group: Group) -> None:
         flops=flops(context, node),
         choices=choices,
     )
+
+
+def _thins(geometry: Geometry, lanes: int) -> bool:
+    """Whether a convolution leaves out pixels that are better left out once for all channels."""
+    gaps = geometry.kernel == (1, 1) != geometry.stride and geometry.border == NO_BORDER
+    return gaps and geometry.groups == 1 and geometry.outputs >= BLOCKS_MIN * lanes
 
 
 def _packing(node: Node, schedule: WinogradSchedule) -> tuple[object, ...]:

@@ -14,12 +14,15 @@ weights that come from memory are as good as warm.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import nullcontext
 
 from tvm.script.ir_builder import tirx as T
 
-from tenantdl.compile.kernels.conv_direct import DirectConv, Tile
-from tenantdl.compile.kernels.conv_spec import ConvSchedule, ConvSpec, is_plane
-from tenantdl.compile.kernels.emit import Emitter, Index, Register
+from tenantdl.compile.kernels.conv_direct import DirectConv
+from tenantdl.compile.kernels.conv_spec import ConvSchedule, ConvSpec, is_plane, operand_loader
+from tenantdl.compile.kernels.emit import Emitter, Index, Register, Value
+from tenantdl.compile.kernels.tiles import Tile
 from tenantdl.compile.operator import Kernel
 
 
@@ -49,23 +52,42 @@ class ChunkedConv(DirectConv):
         with e.serial(self.spec.data.channels // (chunk * e.lanes)) as number:
             self.number = number
             with e.serial(count) as dy:
-                for tile in self.tiles(y0 + dy):
+                for tile in self.tiles(y0, dy):
                     self._add(n, block, blocks, y0, tile)
-        with e.serial(count) as dy:
-            for tile in self.tiles(y0 + dy):
-                for c in range(blocks):
-                    places = [(self._pixel(y0, *at), c, 0) for at in tile.pixels]
-                    self.finish([e.load(self.sums, at) for at in places], n, block + c, tile)
+        height = self.spec.rows if is_plane(self.spec) else count
+        with e.serial(blocks) as c, e.serial(height) as dy, e.serial(self.spec.columns) as x:
+            self._finish(
+                n, block, c, y0 + dy, x, e.load(self.sums, (dy * self.spec.columns + x, c, 0))
+            )
+
+    def tiles(self, y0: Index, dy: Index) -> Iterator[Tile]:
+        """Register tiles of a row or an image; those of an image of matrix rows are a loop."""
+        spec = self.spec
+        pointwise = spec.kernel == spec.stride == (1, 1) and spec.pads == (0, 0)
+        if is_plane(spec) and pointwise and spec.data.contiguous and spec.phase is None:
+            yield from self.line(spec.rows * spec.columns, 0, 0)
+        else:
+            yield from super().tiles(y0, dy)
+
+    def _finish(self, n: Index, block: Index, c: Index, y: Index, x: Index, value: Value) -> None:
+        """Store one pixel of one block through the epilogue."""
+        e, spec = self.e, self.spec
+        place = self.output((y, x))
+        load = operand_loader(e, spec.program, self.operands, n, block + c, *place)
+        result = spec.program.apply(self.math, e.bind(value), load)
+        e.store(self.out, spec.out.index(n, block + c, *place), result)
 
     def _add(self, n: Index, block: Index, blocks: int, y0: Index, tile: Tile) -> None:
         """What one chunk adds to the sums of one tile."""
-        e = self.e
+        e, chunk = self.e, self.schedule.chunk
+        if any(operand.access == "full" for operand in self.spec.program.parameters):
+            with e.when(self.number + 1 == self.spec.data.channels // (chunk * e.lanes)):
+                self.prefetch_operands(n, block, blocks, tile)
         places = [self._pixel(y0, *at) for at in tile.pixels]
         columns = [[Register(e.lanes) for _ in places] for _ in range(blocks)]
         for c, column in enumerate(columns):
             for register, pixel in zip(column, places, strict=True):
                 register.set(e.load(self.sums, (pixel, c, 0)))
-        chunk = self.schedule.chunk
         self.reduce(n, block, columns, tile, [(self.number * chunk, chunk, e.lanes)])
         for c, column in enumerate(columns):
             for register, pixel in zip(column, places, strict=True):
@@ -79,14 +101,19 @@ class ChunkedConv(DirectConv):
         """A line of each block at a time."""
         return self.spread(1, self.e.lanes) if self.schedule.prefetch_weights else 1
 
-    def prefetch_weights(self, block: Index, blocks: int, slot: Index) -> None:
-        """Ask for line `slot` of the next chunk's weights of every block: this group's, or the
-        first ones of the next group."""
+    def prefetch_weights(
+        self, block: Index, blocks: int, slot: Index, piece: Index, pieces: int
+    ) -> None:
+        """Ask for line `slot` of the next chunk's weights of every block, some in each piece of the
+        interval: this group's, or the first ones of the next group."""
         spec, chunk = self.spec, self.schedule.chunk
         chunks = spec.data.channels // (chunk * spec.lanes)
         last = self.number + 1 == chunks
         first = self.own + block + T.Select(last, blocks, 0)
         channel = T.Select(last, 0, (self.number + 1) * chunk)
-        for c in range(blocks):
-            place = (first + c, channel, 0, 0, 0, slot * spec.lanes)
-            self.e.prefetch(self.weights, place)
+        share = -(-blocks // pieces)
+        for i in range(share):
+            c = piece * share + i
+            with self.e.when(c < blocks) if blocks % pieces else nullcontext():
+                place = (first + c, channel, 0, 0, 0, slot * spec.lanes)
+                self.e.prefetch(self.weights, place)

@@ -10,7 +10,7 @@ reduction.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
 from typing import Any
 
 from tenantdl.compile.kernels.conv_spec import (
@@ -23,21 +23,8 @@ from tenantdl.compile.kernels.conv_spec import (
 from tenantdl.compile.kernels.emit import Emitter, Index, Register, Value
 from tenantdl.compile.kernels.layout import Packed, Planar
 from tenantdl.compile.kernels.runs import even_runs
+from tenantdl.compile.kernels.tiles import UNROLL, Tile
 from tenantdl.compile.kernels.vmath import VectorMath
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """A register tile: `size` output pixels, the i-th at `at(i)`; `number` counts tiles."""
-
-    number: Index
-    size: int
-    at: Callable[[Index], tuple[Index, Index]]
-
-    @property
-    def pixels(self) -> list[tuple[Index, Index]]:
-        """(y, x) of every pixel."""
-        return [self.at(i) for i in range(self.size)]
 
 
 class DirectConv:
@@ -88,11 +75,12 @@ class DirectConv:
     def rows(self, n: Index, block: Index, blocks: int, y0: Index, count: Index) -> None:
         """`count` rows from `y0` on of `blocks` output blocks from `block` on."""
         with self.e.serial(count) as dy:
-            for tile in self.tiles(y0 + dy):
+            for tile in self.tiles(y0, dy):
                 self._tile(n, block, blocks, tile)
 
-    def tiles(self, y: Index) -> Iterator[Tile]:
-        """Register tiles of a row, or of the whole small image."""
+    def tiles(self, y0: Index, dy: Index) -> Iterator[Tile]:
+        """Register tiles of row `dy` of the block of rows from `y0` on, in which they are counted;
+        or of the whole small image."""
         rows, columns = self.spec.rows, self.spec.columns
         before = 0
         if is_plane(self.spec):
@@ -106,21 +94,25 @@ class DirectConv:
                     yield Tile(before + tile, run.size, in_plane)
                 before += run.count
             return
-        tiles_of_row = sum(run.count for run in even_runs(columns, self.schedule.pixels))
-        for run in even_runs(columns, self.schedule.pixels):
+        yield from self.line(columns, y0 + dy, dy)
+
+    def line(self, columns: int, y: Index, before: Index) -> Iterator[Tile]:
+        """Register tiles of `columns` pixels of row `y`, behind `before` rows of them."""
+        runs = even_runs(columns, self.schedule.pixels)
+        number = before * sum(run.count for run in runs)
+        for run in runs:
             with self.e.serial(run.count) as tile:
                 first = tile * run.size + run.start
-                number = y * tiles_of_row + before + tile
 
                 def in_row(i: Index, first: Index = first) -> tuple[Index, Index]:
                     return y, first + i
 
-                yield Tile(number, run.size, in_row)
-            before += run.count
+                yield Tile(number + tile, run.size, in_row)
+            number = number + run.count
 
     def _tile(self, n: Index, block: Index, blocks: int, tile: Tile) -> None:
         e, pixels = self.e, tile.pixels
-        self._prefetch_operands(n, block, blocks, pixels)
+        self.prefetch_operands(n, block, blocks, tile)
         accumulators = []
         for c in range(blocks):
             bias = e.bind(e.load(self.bias, (block + c, 0)))
@@ -136,20 +128,20 @@ class DirectConv:
         """Store one block's pixels through the epilogue."""
         program = self.spec.program
         for value, pixel in zip(column, tile.pixels, strict=True):
-            place = self._output(pixel)
+            place = self.output(pixel)
             if not program.long:
                 load = operand_loader(self.e, program, self.operands, n, block, *place)
                 value = program.apply(self.math, value, load)
             self.e.store(self.out, self.spec.out.index(n, block, *place), value)
         if program.long:
             with self.e.serial(tile.size) as i:
-                place = self._output(tile.at(i))
+                place = self.output(tile.at(i))
                 index = self.spec.out.index(n, block, *place)
                 load = operand_loader(self.e, program, self.operands, n, block, *place)
                 value = self.e.bind(self.e.load(self.out, index))
                 self.e.store(self.out, index, program.apply(self.math, value, load))
 
-    def _output(self, pixel: tuple[Index, Index]) -> tuple[Index, Index]:
+    def output(self, pixel: tuple[Index, Index]) -> tuple[Index, Index]:
         """Where a computed pixel lies in the output."""
         phase = self.spec.phase
         if phase is None:
@@ -195,8 +187,6 @@ class DirectConv:
             with e.serial(count) as dc, e.serial(height) as kh, e.serial(width) as kw:
                 c, before = c0 + dc, done + ((dc * height + kh) * width + kw) * parts
                 with e.serial(parts) as part:
-                    if self.schedule.prefetch_weights:
-                        self.prefetch_weights(block, len(accumulators), before + part)
                     if self.schedule.prefetch_data:
                         y, x = pixels[0]
                         ahead = (y * sh, (x + len(pixels)) * sw + part * every * sw, 0)
@@ -205,21 +195,30 @@ class DirectConv:
                             ahead = ((y + 1) * sh + kh * dh - top, column, 0)
                         assert isinstance(spec.data, Packed)
                         e.prefetch(self.data, spec.data.index(n, first + c, *ahead), locality=3)
-                    for step in range(every):
-                        lane = part * every + step
-                        read = at(first + c, lane, kh, kw)
-                        gate = self._gate(n, first + c, lane)
-                        self._step(read, (c, kh, kw, lane), block, accumulators, pixels, gate)
+                    pieces = max(1, every // UNROLL)
+                    with e.serial(pieces) as piece:
+                        if self.schedule.prefetch_weights:
+                            self.prefetch_weights(
+                                block, len(accumulators), before + part, piece, pieces
+                            )
+                        for step in range(every // pieces):
+                            lane = part * every + piece * (every // pieces) + step
+                            read = at(first + c, lane, kh, kw)
+                            gate = self._gate(n, first + c, lane)
+                            self._step(read, (c, kh, kw, lane), block, accumulators, pixels, gate)
                 for lane in range(parts * every, lanes):
                     read = at(first + c, lane, kh, kw)
                     gate = self._gate(n, first + c, lane)
                     self._step(read, (c, kh, kw, lane), block, accumulators, pixels, gate)
             done = done + count * height * width * parts
 
-    def prefetch_weights(self, block: Index, blocks: int, slot: Index) -> None:
-        """Ask for line `slot` of the next group's weights."""
+    def prefetch_weights(
+        self, block: Index, blocks: int, slot: Index, piece: Index, pieces: int
+    ) -> None:
+        """Ask for line `slot` of the next group's weights, in the first piece of an interval."""
         following = self.own + block + blocks
-        self.e.prefetch(self.weights, (following, 0, 0, 0, 0, slot * self.spec.lanes))
+        with self.e.when(piece == 0) if pieces > 1 else nullcontext():
+            self.e.prefetch(self.weights, (following, 0, 0, 0, 0, slot * self.spec.lanes))
 
     def prefetch_interval(self, blocks: int) -> int:
         """Reduction steps for one line of weights, so that the next group's are spread evenly over
@@ -228,28 +227,26 @@ class DirectConv:
 
     def spread(self, lines: int, most: int) -> int:
         """Steps between two prefetches, a power of two up to `most`, when each step of a tile has
-        `lines` to ask for and the other tiles of the image ask too."""
+        `lines` to ask for and the other tiles of the block of rows ask too."""
         spec = self.spec
         plane = is_plane(spec)
         columns = spec.rows * spec.columns if plane else spec.columns
         tiles = sum(run.count for run in even_runs(columns, self.schedule.pixels))
-        tiles *= 1 if plane else spec.rows
+        tiles *= 1 if plane else min(spec.rows, self.schedule.row_block)
         every = 1
         # A little less than all of it rather than twice as much.
         while lines * 2 * every <= 1.25 * tiles and every < most:
             every *= 2
         return every
 
-    def _prefetch_operands(
-        self, n: Index, block: Index, blocks: int, pixels: list[tuple[Index, Index]]
-    ) -> None:
+    def prefetch_operands(self, n: Index, block: Index, blocks: int, tile: Tile) -> None:
         """Residuals are asked for before the reduction and read behind it."""
         if self.spec.phase is not None:
             return
         for i, operand in enumerate(self.spec.program.parameters):
             if operand.access == "full":
                 for c in range(blocks):
-                    for y, x in pixels:
+                    for y, x in tile.pixels:
                         place = operand.layout.index(n, block + c, y, x)
                         self.e.prefetch(self.operands[i], place, locality=3)
 

@@ -21,9 +21,10 @@ _FOREIGN_BYTES_A_CYCLE = 2.0  # what another core wrote last
 # Weights that nobody asked for in time come from memory at this rate; asked for ahead, they do
 # beside the arithmetic.
 _COLD_BYTES_A_CYCLE = 3.0
-_L1_SHARE, _SUMS_SHARE = 0.75, 0.25
+_L1_SHARE, _SUMS_SHARE, _NEAR_SHARE = 0.75, 0.25, 0.6
 _CHUNK_BLOCKS_MAX = 6  # more streams of weights from L1 at once were up to a third slower
 _FMA_LATENCY = 4
+_NEAR_SUM_CYCLES, _FAR_SUM_CYCLES = 1.5, 4.0  # a vector of sums in L1, or in L2
 _LOAD_PENALTY = 0.8
 
 
@@ -55,12 +56,11 @@ def candidates(spec: ConvSpec, target: CpuTarget, cores: int) -> list[ConvSchedu
         for pixels in (pixels_max, pixels_max - 1)[: 2 if pixels_max > 8 else 1]:
             for fold, rows in _loop_orders(spec, cores):
                 schedule = ConvSchedule(blocks, pixels, rows, fold)
-                found.append(_with_prefetch(spec, schedule, target))
+                found.append(_with_prefetch(spec, schedule, target, cores))
             chunk = _chunk(spec, blocks, target)
-            if chunk:
-                height = 1 if is_plane(spec) else spec.rows
-                schedule = ConvSchedule(blocks, pixels, height, chunk=chunk)
-                found.append(_with_prefetch(spec, schedule, target))
+            for fold, rows in _chunk_orders(spec, cores) if chunk else ():
+                schedule = ConvSchedule(blocks, pixels, rows, fold, chunk=chunk)
+                found.append(_with_prefetch(spec, schedule, target, cores))
     return found
 
 
@@ -91,8 +91,23 @@ def _loop_orders(spec: ConvSpec, cores: int) -> list[tuple[int, int]]:
     return orders
 
 
-def _with_prefetch(spec: ConvSpec, schedule: ConvSchedule, target: CpuTarget) -> ConvSchedule:
-    """Weights are prefetched where each is read by one group only. Data is, where it streams from
+def _chunk_orders(spec: ConvSpec, cores: int) -> list[tuple[int, int]]:
+    """(fold, rows of a block): all of the image, or a part for each core: its pixels are then those
+    that it made itself, if all operators do so."""
+    height = 1 if is_plane(spec) else spec.rows
+    orders = [(1, height)]
+    if spec.rows == 1 and spec.is_matrix:
+        long = spec.columns % cores == 0 and spec.columns // cores >= 12
+        orders += [(cores, 1)] if cores > 1 and long else []
+    elif height >= 2 * cores:
+        orders.append((1, -(-height // cores)))
+    return orders
+
+
+def _with_prefetch(
+    spec: ConvSpec, schedule: ConvSchedule, target: CpuTarget, cores: int
+) -> ConvSchedule:
+    """Weights are prefetched where a core reads each of them once. Data is, where it streams from
     beyond L2 and a 1×1 kernel leaves no reuse to hide behind, and beyond L1 for taller kernels: a
     tile touches many rows, each for too short a run for the hardware to see where it goes."""
     packed = isinstance(spec.data, Packed)
@@ -103,7 +118,7 @@ def _with_prefetch(spec: ConvSpec, schedule: ConvSchedule, target: CpuTarget) ->
     streams |= nbytes > target.caches.l1d_bytes and spec.kernel[0] > 1
     return replace(
         schedule,
-        prefetch_weights=packed and schedule.row_block >= height,
+        prefetch_weights=packed and schedule.row_block * cores >= height,
         prefetch_data=packed and streams and not plane,
     )
 
@@ -130,7 +145,10 @@ def predicted_cycles(
             arithmetic += count * run.count * tile * height * out.batch
     if schedule.chunk:  # sums are set, read and written for every chunk, and read at the end
         trips = spec.data.channels // (schedule.chunk * spec.lanes) + 1
-        arithmetic += out.batch * out.blocks * spec.rows * spec.columns * trips * 1.5
+        sums = 4 * schedule.blocks * spec.lanes * min(spec.rows, schedule.row_block) * spec.columns
+        near = sums <= target.caches.l1d_bytes * _NEAR_SHARE
+        moved = out.batch * out.blocks * spec.rows * spec.columns * trips
+        arithmetic += moved * (_NEAR_SUM_CYCLES if near else _FAR_SUM_CYCLES)
     again = _reread_cycles(spec, schedule, target, row_blocks)
     busy = (arithmetic + again) * share
     return busy + _first_touch_cycles(spec, schedule, row_blocks, cores, busy)

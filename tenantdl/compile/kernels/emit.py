@@ -79,7 +79,7 @@ class Emitter:
 
     def kernel(self) -> Kernel:
         """The finished kernel (after the `with` block)."""
-        return Kernel(self.key, self._func)
+        return Kernel(self.key, self._func, flat=True)
 
     # parameters, storage, loops
 

@@ -1,12 +1,31 @@
-"""Register tiles: a step of a product, and a square of vectors turned without leaving registers."""
+"""Register tiles: which pixels, a step of a product, a square of vectors turned in registers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from tvm import tirx
 
-from tenantdl.compile.kernels.emit import Emitter, Register, Value
+from tenantdl.compile.kernels.emit import Emitter, Index, Register, Value
+
+# Reduction steps written out one after the other. More of them are no faster, and compiling a tile
+# of 28 accumulators takes LLVM seconds then.
+UNROLL = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A register tile: `size` output pixels, the i-th at `at(i)`; `number` counts tiles."""
+
+    number: Index
+    size: int
+    at: Callable[[Index], tuple[Index, Index]]
+
+    @property
+    def pixels(self) -> list[tuple[Index, Index]]:
+        """(y, x) of every pixel."""
+        return [self.at(i) for i in range(self.size)]
 
 
 def multiply(e: Emitter, line: Sequence[Register], scalar: Value, vectors: list[Value]) -> None:

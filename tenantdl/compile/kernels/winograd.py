@@ -25,6 +25,7 @@ from tenantdl.compile.kernels.conv_spec import ConvSpec, operand_loader, operand
 from tenantdl.compile.kernels.emit import Emitter, Index, Value
 from tenantdl.compile.kernels.layout import Packed
 from tenantdl.compile.kernels.runs import even_runs
+from tenantdl.compile.kernels.tiles import UNROLL
 from tenantdl.compile.kernels.vmath import VectorMath
 from tenantdl.compile.kernels.winograd_transform import Transform
 from tenantdl.compile.operator import Kernel
@@ -193,6 +194,7 @@ class _Winograd:
         while blocks * every * 2 <= panels and every < lanes:
             every *= 2
         inputs = self.inputs * lanes
+        shared = not self.schedule.tile_rows
 
         def step(c: Index, lane: Index) -> None:
             vectors = [
@@ -205,11 +207,16 @@ class _Winograd:
                     column[i].add(scalar * vector)
 
         whole, rest = divmod(self.spec.data.channels, lanes)
+        pieces = max(1, every // UNROLL)
         with e.serial(whole) as c, e.serial(lanes // every) as outer:
             line = (number * (inputs // every) + c * (lanes // every) + outer) * lanes
             e.prefetch(self.u, (group, point + 1, 0, 0, line))
-            for i in range(every):
-                step(c, outer * every + i)
+            with e.serial(pieces) as piece:
+                for i in range(every // pieces):
+                    lane = outer * every + piece * (every // pieces) + i
+                    if shared:  # half of it or more lies in other cores' caches
+                        e.prefetch(v, (c, point + 1, start + lane, 0))
+                    step(c, lane)
         with e.serial(rest) as lane:
             step(whole, lane)
         for b, column in enumerate(accumulators):
