@@ -56,11 +56,12 @@ def test_equal_layers_share_a_kernel(tmp_path: Path) -> None:
     assert (summary.operators, summary.kernels) == (4, 1)
 
 
-def test_chunked_reduction_over_row_blocks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("group", [1, 2, 3])
+def test_chunked_reduction_over_row_blocks(group: int, tmp_path: Path) -> None:
     """Partial sums, uneven last chunk, ragged rows: forced by a small cache."""
     target = parse_target("native")
     spec = DenseSpec(rows=53, inner=203, columns=90, lanes=target.lanes)
-    schedule = DenseSchedule(rows=6, vectors=2, chunk=64, row_block=20)
+    schedule = DenseSchedule(rows=6, vectors=2, chunk=64, row_block=20, group=group)
     kernel = dense(spec, schedule)
     build_library([kernel], target, tmp_path / "dense.so")
     rng = np.random.default_rng(1)
@@ -70,6 +71,17 @@ def test_chunked_reduction_over_row_blocks(tmp_path: Path) -> None:
     packed = pack_panels(weights, spec, schedule)
     call_kernel(tmp_path / "dense.so", kernel.key, x, packed, out)
     np.testing.assert_allclose(out, x @ weights, rtol=1e-4, atol=1e-4)
+
+
+def test_rows_beyond_l2_are_fetched_once_for_several_panels() -> None:
+    target = parse_target("x86_64:sapphirerapids")
+    l2 = target.caches.l2_bytes
+    spec = DenseSpec(128, l2 // 4 // 128, 1024, target.lanes)
+    best = ranked_schedules(spec, target, 2)[0]
+    assert best.group > 1
+    sums = 4 * target.lanes * best.vectors * best.group * best.row_block
+    assert sums <= l2 // 4
+    assert ranked_schedules(DenseSpec(128, 64, 1024, target.lanes), target, 2)[0].group == 1
 
 
 def test_packed_panels_are_read_in_order() -> None:
@@ -94,7 +106,7 @@ def test_tiles_fit_the_registers(rows: int, text: str) -> None:
         assert schedule.chunk % schedule.unroll == 0
         assert 1 <= schedule.row_block <= rows
     best = ranked_schedules(spec, target, 2)[0]
-    assert predicted_cycles(spec, best, 2) <= predicted_cycles(spec, best, 1)
+    assert predicted_cycles(spec, best, target, 2) <= predicted_cycles(spec, best, target, 1)
 
 
 @pytest.mark.parametrize("cores", [2, 4])

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -27,6 +28,8 @@ _ROW_BLOCK_MIN = 128  # fewer rows re-read the weights too often
 # Bytes a cycle that a core gets from memory and from L2.
 _MEMORY_BYTES_A_CYCLE = 6.0
 _L2_BYTES_A_CYCLE = 32.0
+_L3_BYTES_A_CYCLE = 16.0  # a stream that the hardware foresees, beside arithmetic
+_L2_SHARE = 0.5
 _OVERLAP = 0.75  # share of the lesser of arithmetic and memory traffic that hides in the other
 _FMA_LATENCY = 4
 
@@ -104,8 +107,8 @@ def ranked_schedules(spec: DenseSpec, target: CpuTarget, cores: int) -> list[Den
     """Candidates by their predicted time on `cores` cores, different register tiles first."""
     return ranked(
         candidates(spec, target),
-        lambda c: predicted_cycles(spec, c, cores),
-        lambda c: (c.rows, c.vectors),
+        lambda c: predicted_cycles(spec, c, target, cores),
+        lambda c: (c.rows, c.vectors, c.group > 1),
     )
 
 
@@ -127,8 +130,24 @@ def candidates(spec: DenseSpec, target: CpuTarget) -> list[DenseSchedule]:
         for row_blocks in dict.fromkeys((1, 2, 3, 4, 8, 16)):
             row_block = -(-spec.rows // (blocks_min * row_blocks))
             row_block = min(spec.rows, -(-row_block // rows) * rows)
-            found.append(DenseSchedule(rows, vectors, chunk, row_block, unroll, ahead))
+            schedule = DenseSchedule(rows, vectors, chunk, row_block, unroll, ahead)
+            found += [replace(schedule, group=n) for n in _groups(spec, schedule, target)]
     return list(dict.fromkeys(found))
+
+
+def _groups(spec: DenseSpec, schedule: DenseSchedule, target: CpuTarget) -> list[int]:
+    """Panels of a task: several where the rows do not stay in L2 and the sums of all panels do."""
+    panels = -(-spec.blocks // schedule.vectors)
+    if schedule.chunk >= spec.inner or not _streams(spec, schedule, target):
+        return [1]
+    sums = 4 * spec.lanes * schedule.row_block * schedule.vectors
+    sizes = [-(-panels // parts) for parts in (4, 8, 16)]
+    return [1, *(size for size in sizes if size * sums <= target.caches.l2_bytes // 4)]
+
+
+def _streams(spec: DenseSpec, schedule: DenseSchedule, target: CpuTarget) -> bool:
+    """Whether the rows of a task come from beyond L2 for every panel."""
+    return 4 * spec.inner * schedule.row_block > target.caches.l2_bytes * _L2_SHARE
 
 
 def _chunk(inner: int, unroll: int, steps_max: int) -> int:
@@ -137,7 +156,9 @@ def _chunk(inner: int, unroll: int, steps_max: int) -> int:
     return -(-inner // (count * unroll)) * unroll
 
 
-def predicted_cycles(spec: DenseSpec, schedule: DenseSchedule, cores: int) -> float:
+def predicted_cycles(
+    spec: DenseSpec, schedule: DenseSchedule, target: CpuTarget, cores: int
+) -> float:
     """Cycles of the busiest of `cores` cores; only good enough to rank candidates."""
     row_blocks = -(-spec.rows // schedule.row_block)
     panels = even_runs(spec.blocks, schedule.vectors)
@@ -149,8 +170,20 @@ def predicted_cycles(spec: DenseSpec, schedule: DenseSchedule, cores: int) -> fl
         fetched = nbytes / _MEMORY_BYTES_A_CYCLE
         exposed = (1 - _OVERLAP) * min(step, fetched)
         cycles += panel.count * (max(step, fetched) + exposed) * spec.inner
-    tasks = row_blocks * sum(panel.count for panel in panels)
-    return -(-tasks // cores) / tasks * cycles * row_blocks
+    count = sum(panel.count for panel in panels)
+    groups = -(-count // schedule.group)
+    if _streams(spec, schedule, target):
+        cycles += groups * 4 * spec.inner * schedule.row_block / _L3_BYTES_A_CYCLE
+    return _busiest(row_blocks * groups, count, schedule.group, cores) * cycles * row_blocks
+
+
+def _busiest(tasks: int, panels: int, group: int, cores: int) -> float:
+    """The share of the core that gets most panels: tasks are dealt out in order."""
+    groups = -(-panels // group)
+    ends = [group * panels // groups for group in range(groups + 1)]
+    sizes = [b - a for a, b in itertools.pairwise(ends)] * (tasks // groups)
+    cuts = [tasks * core // cores for core in range(cores + 1)]
+    return max(sum(sizes[a:b]) for a, b in itertools.pairwise(cuts)) / sum(sizes)
 
 
 def footprint(spec: DenseSpec, schedule: DenseSchedule) -> tuple[int, int]:

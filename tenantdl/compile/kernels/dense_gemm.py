@@ -52,9 +52,10 @@ class DenseSpec:
 class DenseSchedule:
     """Knobs. `rows` × `vectors`: the register tile; `chunk`: reduction steps whose weights stay in
     L2; `row_block`: rows of one task, whose data stays in L2; `unroll`: steps between prefetches,
-    which divides `chunk`; `ahead`: if not 0, there is one row tile, for which weights are streamed:
-    panels are one vector wide, a tile reads `vectors` of them side by side, prefetched so many
-    steps ahead."""
+    which divides `chunk`; `group`: panels of a task at most: a chunk of the rows' data meets all of
+    them before the next one does, so that rows that exceed L2 are fetched once a group; `ahead`: if
+    not 0, there is one row tile, for which weights are streamed: panels are one vector wide, a tile
+    reads `vectors` of them side by side, prefetched so many steps ahead."""
 
     rows: int
     vectors: int
@@ -62,6 +63,7 @@ class DenseSchedule:
     row_block: int
     unroll: int = 16
     ahead: int = 0
+    group: int = 1
 
     @property
     def panel(self) -> int:
@@ -71,14 +73,17 @@ class DenseSchedule:
 
 @dataclass(frozen=True, slots=True)
 class _Tile:
-    """A register tile: its first row (in the tensor, and in the task), size, place in the panel."""
+    """A register tile: its first row (in the tensor, and in the task), size, place in the panel;
+    `panel`: number in the task; `following`: row of the weights that are read after this chunk."""
 
     row: Index
     row_in_task: Index
     rows: int
     block: Index
     vectors: int
+    panel: Index
     chunk: Index
+    following: Index
     number: Index
     count: int
 
@@ -108,29 +113,61 @@ class _Dense:
         """Parallel over row blocks × panels."""
         e, spec, schedule = self.e, self.spec, self.schedule
         row_blocks = -(-spec.rows // schedule.row_block)
-        panels = -(-spec.blocks // schedule.vectors)
+        self.panels = -(-spec.blocks // schedule.vectors)
+        groups = -(-self.panels // schedule.group)
         work = spec.rows * spec.columns * spec.inner // _MACS_AN_ELEMENT
-        with spread(e, row_blocks * panels, work) as task:
-            row_block, panel = task // panels, task % panels
+        with spread(e, row_blocks * groups, work) as task:
+            row_block, group = task // groups, task % groups
             for row, rows in cases(e, row_block, spec.rows, schedule.row_block):
-                for block, vectors in cases(e, panel, spec.blocks, schedule.vectors):
-                    self._panel(row, rows, block, vectors)
+                if schedule.group == 1:
+                    self._group(row, rows, group, 1)
+                else:  # as even as can be
+                    first = e.integer(group * self.panels // groups)
+                    end = (group + 1) * self.panels // groups
+                    self._group(row, rows, first, e.integer(end - first))
 
-    def _panel(self, row0: Index, rows: int, block: Index, vectors: int) -> None:
-        """All chunks and row tiles of one panel."""
-        e = self.e
+    def _group(self, row0: Index, rows: int, first: Index, held: Index) -> None:
+        """All chunks over the `held` panels from `first` on, and the row tiles of each."""
+        e, spec, size = self.e, self.spec, self.schedule.group
         if self.chunks > 1:
-            self.partial = e.scratch((rows, vectors * e.lanes))
-        count = sum(run.count for run in even_runs(rows, self.schedule.rows))
-        with e.serial(self.chunks) as chunk:
-            done = 0
-            for run in even_runs(rows, self.schedule.rows):
-                with e.serial(run.count) as i:
-                    row = i * run.size + run.start
-                    self._tile(
-                        _Tile(row0 + row, row, run.size, block, vectors, chunk, done + i, count)
-                    )
-                done += run.count
+            self.partial = e.scratch((rows, size * self.schedule.vectors * e.lanes))
+        with e.serial(self.chunks) as chunk, e.serial(held) as panel:
+            for block, vectors in cases(e, first + panel, spec.blocks, self.schedule.vectors):
+                following = self._following(first, panel, held, block, vectors, chunk)
+                self._panel(row0, rows, (block, vectors, panel), chunk, following)
+
+    def _following(
+        self, first: Index, panel: Index, held: Index, block: Index, vectors: int, chunk: Index
+    ) -> Index:
+        """Row of the packed weights that follows a chunk of a panel in the order of reading."""
+        inner, steps = self.spec.inner, self.schedule.chunk
+        after = (block + vectors) * inner  # the next panel's first
+        if self.schedule.group == 1:
+            return block * inner + (chunk + 1) * steps * vectors
+        beside = after + chunk * steps * vectors
+        back = first * self.schedule.vectors * inner + (chunk + 1) * steps * vectors
+        rest = T.Select(chunk + 1 == self.chunks, after, back)
+        return self.e.integer(T.Select(panel + 1 == held, rest, beside))
+
+    def _panel(
+        self,
+        row0: Index,
+        rows: int,
+        panel: tuple[Index, int, Index],
+        chunk: Index,
+        following: Index,
+    ) -> None:
+        """The row tiles of one chunk of a panel (first block, vectors, number in the task)."""
+        e, done = self.e, 0
+        block, vectors, number = panel
+        runs = even_runs(rows, self.schedule.rows)
+        count = sum(run.count for run in runs)
+        for run in runs:
+            with e.serial(run.count) as i:
+                row = i * run.size + run.start
+                size = (run.size, block, vectors, number)
+                self._tile(_Tile(row0 + row, row, *size, chunk, following, done + i, count))
+            done += run.count
 
     def _tile(self, tile: _Tile) -> None:
         e = self.e
@@ -146,8 +183,12 @@ class _Dense:
             with other:
                 for i, line in enumerate(made):
                     for j, register in enumerate(line):
-                        place = (tile.row_in_task + i, j * e.lanes)
+                        place = (tile.row_in_task + i, self._column(tile, j))
                         e.store(self.partial, place, register.get())
+
+    def _column(self, tile: _Tile, j: int) -> Index:
+        """Where the sums of vector `j` of a tile wait."""
+        return (tile.panel * self.schedule.vectors + j) * self.e.lanes
 
     def _start(self, tile: _Tile, made: list[list[Register]]) -> None:
         """Accumulators from zero, or from the sums of the chunks before."""
@@ -160,7 +201,7 @@ class _Dense:
         with e.when(tile.chunk > 0):
             for i, line in enumerate(made):
                 for j, register in enumerate(line):
-                    place = (tile.row_in_task + i, j * e.lanes)
+                    place = (tile.row_in_task + i, self._column(tile, j))
                     register.set(e.load(self.partial, place))
 
     def _reduce(self, tile: _Tile, made: list[list[Register]]) -> None:
@@ -197,10 +238,22 @@ class _Dense:
             return
         lines = rounds * schedule.unroll * tile.vectors // per_line
         share = -(-lines // (tile.count * rounds))
-        first = self._row(tile, (tile.chunk + 1) * schedule.chunk, 0)
         for i in range(share):
             line = (tile.number * rounds + step) * share + i
-            e.prefetch(self.weights, (first + line * per_line, 0))
+            e.prefetch(self.weights, (tile.following + line * per_line, 0))
+        self._prefetch_results(tile, step, rounds)
+
+    def _prefetch_results(self, tile: _Tile, step: Index, rounds: int) -> None:
+        """This round's share of the lines that the tile will write, and read for its epilogue."""
+        e = self.e
+        share = -(-tile.rows * tile.vectors // rounds)
+        last = tile.chunk == self.chunks - 1
+        for i in range(share):
+            number = step * share + i
+            row, column = tile.row + number // tile.vectors, tile.block + number % tile.vectors
+            with e.when(T.And(last, number < tile.rows * tile.vectors)):
+                e.prefetch(self.out, (row, column * e.lanes), locality=3, write=True)
+                self.program.prefetch(row, column * e.lanes)
 
     def _row(self, tile: _Tile, k: Index, j: int) -> Index:
         """Row of the packed weights that holds vector `j` of the tile at step `k`."""

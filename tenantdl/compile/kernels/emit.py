@@ -159,14 +159,16 @@ class Emitter:
             register.set(self.splat(init, lanes))
         return made
 
-    def prefetch(self, buffer: Any, index: Sequence[Index], locality: int = 2) -> None:
-        """Ask for the cache line at `index`; an address past the end never faults."""
+    def prefetch(
+        self, buffer: Any, index: Sequence[Index], locality: int = 2, *, write: bool = False
+    ) -> None:
+        """Ask for the cache line at `index` (to `write` it); addresses past the end never fault."""
         T.evaluate(
             T.call_llvm_intrin(
                 "void",
                 "llvm.prefetch",
                 T.address_of(buffer[tuple(index)]),
-                T.int32(0),
+                T.int32(int(write)),
                 T.int32(locality),
                 T.int32(1),
             )

@@ -47,6 +47,12 @@ class RowProgram:
         result = self._apply(VectorMath(self._e, lanes), row, column, value, lanes)
         self._e.store(out, (row, column), result, lanes)
 
+    def prefetch(self, row: Index, column: Index) -> None:
+        """Ask for what the program reads at (row, column), beside values of a column."""
+        for operand, buffer in zip(self._program.parameters, self._buffers, strict=True):
+            if operand.access == "full":
+                self._e.prefetch(buffer, (row, column), locality=3)
+
     def store_tile(self, out: Any, row: Index, block: Index, made: list[list[Register]]) -> None:
         """Store a register tile from (row, block · lanes) on; what lies past the last column is
         dropped. A long program runs in a loop over the stored sums."""
