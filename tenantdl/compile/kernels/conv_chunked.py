@@ -22,6 +22,7 @@ from tvm.script.ir_builder import tirx as T
 from tenantdl.compile.kernels.conv_direct import DirectConv
 from tenantdl.compile.kernels.conv_spec import ConvSchedule, ConvSpec, is_plane, operand_loader
 from tenantdl.compile.kernels.emit import Emitter, Index, Register, Value
+from tenantdl.compile.kernels.layout import Packed
 from tenantdl.compile.kernels.tiles import Tile
 from tenantdl.compile.operator import Kernel
 
@@ -64,7 +65,8 @@ class ChunkedConv(DirectConv):
         """Register tiles of a row or an image; those of an image of matrix rows are a loop."""
         spec = self.spec
         pointwise = spec.kernel == spec.stride == (1, 1) and spec.pads == (0, 0)
-        if is_plane(spec) and pointwise and spec.data.contiguous and spec.phase is None:
+        linear = isinstance(spec.data, Packed) and spec.data.contiguous
+        if is_plane(spec) and pointwise and linear and spec.phase is None:
             yield from self.line(spec.rows * spec.columns, 0, 0)
         else:
             yield from super().tiles(y0, dy)
