@@ -179,7 +179,8 @@ class DirectConv:
             with e.serial(width) as kw, e.serial(height) as kh, e.serial(spec.data.channels) as c:
                 self._step(at(c, 0, kh, kw), (c, kh, kw), block, accumulators, pixels)
             return
-        every = self.prefetch_interval(len(accumulators))
+        blocks = len(accumulators)
+        every = self.prefetch_interval(blocks)
         slots = sum(count * (lanes // every) for _, count, lanes in channels) * height * width
         done: Index = tile.number * slots
         for c0, count, lanes in channels:
@@ -198,9 +199,7 @@ class DirectConv:
                     pieces = max(1, every // UNROLL)
                     with e.serial(pieces) as piece:
                         if self.schedule.prefetch_weights:
-                            self.prefetch_weights(
-                                block, len(accumulators), before + part, piece, pieces
-                            )
+                            self.prefetch_weights(block, blocks, before + part, piece, pieces)
                         for step in range(every // pieces):
                             lane = part * every + piece * (every // pieces) + step
                             read = at(first + c, lane, kh, kw)
