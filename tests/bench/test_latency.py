@@ -168,7 +168,7 @@ def test_measure_gives_a_row_a_target_and_reports_failures(doubling: Path) -> No
     report = latency.measure([str(doubling), "absent.onnx"], settings, heard.append)
     ours, theirs = report.rows
     assert ours.keys() == {
-        *("model", "batch", "threads", "target", "runs", "calibration_ms"),
+        *("model", "batch", "threads", "cpu", "target", "runs", "calibration_ms"),
         *("median_ms", "p05_ms", "p95_ms", "kinds_ms"),
     }
     assert list(ours["kinds_ms"].items()) == [("b", 5.0), ("a", 3.0)]
