@@ -29,6 +29,7 @@ import msgspec
 from msgspec import Meta
 
 from tenantdl.errors import UserError
+from tenantdl.load.sections import Digest
 
 Positive = Annotated[float, Meta(gt=0, le=1e9)]
 Count = Annotated[int, Meta(ge=1, le=65536)]
@@ -58,8 +59,8 @@ class ModuleSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 class ApplicationSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """An application: `rate` requests a second, each to be answered within `slo_ms`. Served: `glue`
-    joins the models; `queue_max` requests are inside at once; `timeout_ms` and `priority` are those
-    of a tenant."""
+    joins the models; `queue_max` requests are inside at once; `timeout_ms`, `priority`,
+    `token_sha256` and `shared_memory` are those of a tenant."""
 
     name: Name
     slo_ms: Positive
@@ -68,6 +69,8 @@ class ApplicationSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     queue_max: Count = 16
     timeout_ms: Positive | None = None
     priority: Annotated[int, Meta(ge=0, le=100)] = 1
+    token_sha256: tuple[Digest, ...] = ()
+    shared_memory: bool = False
     module: Annotated[tuple[ModuleSection, ...], Meta(min_length=1, max_length=MODULES_MAX)]
 
     def edges(self) -> tuple[tuple[int, int], ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
 import time
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from tritonclient.utils import InferenceServerException
 from tenantdl.cli.main import run
 from tenantdl.daemon import RunningDaemon, running_daemon
 from tenantdl.daemon.catalogue import open_catalogue
+from tenantdl.daemon.protocol.access import Access
+from tenantdl.daemon.protocol.refusals import ProtocolError
 from tenantdl.daemon.stages import with_stages
 from tenantdl.errors import UserError
 from tenantdl.load.client import Client
@@ -190,6 +193,29 @@ def test_what_does_not_fit_is_said_at_the_start(
     workload = parse_workload(text.replace(old, new))
     with pytest.raises(UserError, match=match):
         open_catalogue(with_stages(workload))
+
+
+def test_an_application_has_tokens_and_its_modules_are_nobodys(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(HERE))
+    digest = hashlib.sha256(b"secret").hexdigest()
+    workload = parse_workload(
+        text.replace('name = "chain"', f'name = "chain"\ntoken_sha256 = ["{digest}"]')
+    )
+    catalogue = open_catalogue(with_stages(workload))
+    access = Access(catalogue.tenants, (), catalogue.applications)
+    chain, fan_out = catalogue.find("chain"), catalogue.find("fan")
+    assert chain and fan_out
+    for header, names in (("Bearer secret", {"chain"}), (None, {"fan"})):
+        caller = access.caller(header)
+        assert caller.tenants == names and not caller.operator
+        seen = {one.name for one in catalogue.all() if caller.tenants.intersection(one.tenants)}
+        assert seen == names
+    with pytest.raises(ProtocolError, match="not valid"):
+        access.caller("Bearer wrong")
+    assert access.may_map_memory(access.caller(None))
+    assert not access.may_map_memory(access.caller("Bearer secret"))
 
 
 def test_an_application_is_shown_beside_its_stages(daemon: Daemon) -> None:

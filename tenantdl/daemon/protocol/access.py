@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tenantdl.daemon.catalogue import Catalogue, Served
 from tenantdl.daemon.protocol.refusals import ProtocolError
-from tenantdl.ids import TenantId
+from tenantdl.daemon.stages import ServedApplication
+from tenantdl.ids import ModelId, TenantId
+from tenantdl.load.applications import ApplicationSection
 from tenantdl.load.workload import TenantSection
 
 _SCHEME = "bearer "
@@ -46,23 +48,27 @@ class Access:
         self,
         tenants: Mapping[TenantId, TenantSection],
         operator: tuple[str, ...],
-        applications: Iterable[str] = (),
+        applications: Mapping[ModelId, ServedApplication] | None = None,
     ) -> None:
-        """`operator`: digests of the operator's tokens. `applications`: tenants of their own, whom
-        only operators speak for once there are tokens."""
-        open_ones = frozenset(name for name, t in tenants.items() if not t.token_sha256)
-        everybody = frozenset(tenants)
-        self.secured = bool(operator) or open_ones != everybody
+        """`operator`: digests of the operator's tokens. `applications`: tenants of their own, with
+        tokens of their own; for their modules only operators speak once there are tokens."""
+        modules: set[TenantId] = set()
+        terms: dict[TenantId, TenantSection | ApplicationSection] = dict(tenants)
+        for name, application in (applications or {}).items():
+            modules |= {stage.tenant for stage in application.stages.values()}
+            terms[TenantId(name)] = application.section
+        outside = {name: each for name, each in terms.items() if name not in modules}
+        open_ones = frozenset(name for name, each in outside.items() if not each.token_sha256)
+        self.secured = bool(operator) or len(open_ones) < len(outside)
         self._callers = [
             (bytes.fromhex(digest), Caller(frozenset({name}), operator=False))
-            for name, tenant in tenants.items()
-            for digest in tenant.token_sha256
+            for name, each in outside.items()
+            for digest in each.token_sha256
         ]
-        all_of_them = everybody | {TenantId(name) for name in applications}
-        full = Caller(all_of_them, operator=True)
+        full = Caller(frozenset(terms), operator=True)
         self._callers += [(bytes.fromhex(digest), full) for digest in operator]
         self._nobody = Caller(open_ones, operator=False) if self.secured else full
-        self._memory = {n for n, t in tenants.items() if t.shared_memory or not t.token_sha256}
+        self._memory = {n for n, t in outside.items() if t.shared_memory or not t.token_sha256}
 
     def caller(self, authorization: str | None) -> Caller:
         """Who sends this header. Raises ProtocolError (401) for a wrong token, and for none where
