@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -75,6 +76,7 @@ def compile_command(
         Path | None, typer.Option(metavar="DIR", help="Where measured schedules are kept.")
     ] = None,
     winograd4: Winograd4 = True,
+    json: Json = None,
 ) -> None:
     """Compile an ONNX model to a bundle."""
     shapes = parse.shapes(shape or ())
@@ -89,6 +91,7 @@ def compile_command(
     first = sizes[0] if len(sizes) == 1 else 1
     if not shapes and model in zoo.names():  # the sizes that it is usually served with
         shapes = {port: value.shape for port, value in zoo.sample_inputs(model, first).items()}
+    begun = time.monotonic()
     with render.progress(f"compiling {model}") as progress:
         api.compile(
             zoo.resolve(model),
@@ -105,7 +108,13 @@ def compile_command(
             winograd4=winograd4,
             progress=progress,
         )
-    report.compiled(read_manifest(out), out)
+    manifest = read_manifest(out)
+    if json:
+        took = time.monotonic() - begun
+        row = {"bundle": str(out), "name": manifest.name, "seconds": round(took, 3)}
+        render.results(json, [row | {"summary": manifest.summary}])
+    else:
+        report.compiled(manifest, out)
 
 
 def run_command(
@@ -122,6 +131,7 @@ def run_command(
     cores: Annotated[
         str | None, typer.Option(metavar="ID,…", help="Pin to these cores, a thread each.")
     ] = None,
+    json: Json = None,
 ) -> None:
     """Run a bundle once on the inputs of an .npz file."""
     if (source is None) == (random is None):
@@ -140,7 +150,12 @@ def run_command(
     outputs = model.run(inputs)
     if output is not None:
         tensors.write_outputs(output, outputs)
-    report.outputs(outputs, output)
+    if json:
+        from tenantdl.cli import render
+
+        render.results(json, report.output_rows(outputs), seed=random)
+    else:
+        report.outputs(outputs, output)
 
 
 def inspect_command(

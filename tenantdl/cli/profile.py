@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tenantdl.cli import parse
+from tenantdl.cli.options import Json
 from tenantdl.errors import UserError
 
 
@@ -45,6 +46,7 @@ def profile_command(
     rounds: Annotated[
         int, typer.Option(min=5, max=10_000, help="For --machine, launches that are timed.")
     ] = 300,
+    json: Json = None,
 ) -> None:
     """Measure bundles: alone, on every number of cores, and (--corun) beside each other.
 
@@ -56,7 +58,7 @@ def profile_command(
     if bundles:
         batches = parse.numbers(batch, "--batch", least=1) if batch else ()
         profile = output or Path("out/profile.sqlite")
-        _bundles(bundles, batches, seconds if corun else 0.0, profile)
+        _bundles(bundles, batches, seconds if corun else 0.0, profile, json)
         if tables is not None:
             from tenantdl.cli import render
             from tenantdl.profile.tables import export_tables
@@ -64,10 +66,12 @@ def profile_command(
             export_tables(profile, tables)
             render.line(f"Tables: {tables}")
     else:
-        _machine(rounds, output or Path("out/this-machine.toml"))
+        _machine(rounds, output or Path("out/this-machine.toml"), json)
 
 
-def _machine(rounds: int, output: Path) -> None:
+def _machine(rounds: int, output: Path, json: Path | None) -> None:
+    import msgspec
+
     from tenantdl.bench import machine as bench
     from tenantdl.bench.groups import measure_groups
     from tenantdl.cli import render
@@ -76,6 +80,10 @@ def _machine(rounds: int, output: Path) -> None:
         groups = measure_groups(rounds)
         measured = bench.measure(rounds, groups)
     bench.write(measured, output)
+    if json:
+        lists = {"groups": [group._asdict() for group in groups]}
+        render.results(json, [msgspec.to_builtins(measured) | lists])
+        return
     columns = ["Cores", ">GB/s", ">hand-over µs", ">block end µs", ">a request µs", ">a MB µs"]
     row = [measured.cores, measured.bandwidth_gbs, measured.handover_us, measured.boundary_us]
     row += [measured.request_us, measured.request_mb_us]
@@ -86,11 +94,27 @@ def _machine(rounds: int, output: Path) -> None:
     render.line(f"Machine: {output}")
 
 
-def _bundles(bundles: list[Path], batches: tuple[int, ...], seconds: float, output: Path) -> None:
+def _bundles(
+    bundles: list[Path],
+    batches: tuple[int, ...],
+    seconds: float,
+    output: Path,
+    json: Path | None,
+) -> None:
+    import msgspec
+
     from tenantdl.cli import render
     from tenantdl.profile.measure import measure
 
     profile = measure(bundles, batches, seconds, output, render.note)
+    if json:
+        kinds: dict[str, list[Any]] = {"alone": [*profile.solos], "beside": [*profile.corun]}
+        kinds["after"] = [*profile.before]
+        render.results(
+            json,
+            [{"kind": k} | msgspec.to_builtins(one) for k, each in kinds.items() for one in each],
+        )
+        return
     columns = ["Alone", ">runs", ">p5 ms", ">p50 ms", ">p95 ms", ">p99 ms", ">block end µs"]
     rows = [
         [solo.subject, solo.runs]

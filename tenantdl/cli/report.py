@@ -102,6 +102,15 @@ def outputs(values: Mapping[str, NDArray[Any]], file: Path | None) -> None:
         render.line(f"Written to {file}")
 
 
+def output_rows(values: Mapping[str, NDArray[Any]]) -> list[dict[str, Any]]:
+    """The same for programs."""
+    return [
+        {"output": name, "dtype": value.dtype.name, "shape": list(value.shape)}
+        | dict(zip(("min", "mean", "max"), _numbers(value), strict=True))
+        for name, value in values.items()
+    ]
+
+
 def _on_more_cores(plan: Plan) -> list[tuple[str, str]]:
     if not plan.variants:
         return []
@@ -156,8 +165,13 @@ def _file_size(file: Path) -> str:
     return render.size(file.stat().st_size) if file.is_file() else "missing"
 
 
-def _statistics(value: NDArray[Any]) -> tuple[str, str, str]:
+def _statistics(value: NDArray[Any]) -> list[str]:
+    return ["–" if number is None else f"{number:.5g}" for number in _numbers(value)]
+
+
+def _numbers(value: NDArray[Any]) -> tuple[float | None, float | None, float | None]:
+    """Least, mean and greatest element."""
     if value.size == 0 or value.dtype.kind == "S":
-        return "–", "–", "–"
+        return None, None, None
     numbers = value.astype(np.float64)
-    return f"{numbers.min():.5g}", f"{numbers.mean():.5g}", f"{numbers.max():.5g}"
+    return float(numbers.min()), float(numbers.mean()), float(numbers.max())

@@ -12,7 +12,7 @@ import mmap
 import os
 import struct
 from collections.abc import Mapping as Mapped
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -50,6 +50,13 @@ class Mapping:
     def close(self) -> None:
         """Give the descriptor back; the memory itself lives as long as views of it do."""
         os.close(self.fd)
+
+
+def touch(memory: memoryview, offsets: Iterable[int], nbytes: int) -> None:
+    """Have the system find memory for what is zero so far and nobody uses."""
+    for offset in offsets:
+        for page in range(offset, offset + nbytes, _PAGE):
+            memory[page] = 0
 
 
 class TensorPlace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -133,6 +140,11 @@ class Slots:
     def outputs(self, slot: int, program: int) -> dict[str, Array]:
         """Views of the outputs, by name."""
         return self._views(slot, program, inputs=False)
+
+    def touch(self, slot: int) -> None:
+        """Have the system find memory for a slot that nobody uses."""
+        size = self._layout.slot_bytes
+        touch(memoryview(self._memory), [slot * size], size)
 
     def write(self, slot: int, program: int, inputs: Mapped[str, Array]) -> None:
         """Copy `inputs` (checked: names and dtypes of the program, nothing larger than there) into

@@ -120,7 +120,7 @@ class Nursery:
             start_new_session=True,  # Ctrl-C is for the daemon, which stops its lanes in order
         )
         theirs.close()
-        loads = [one.load(idle=self.serving) for one in self._sets.values()]
+        loads = [one.load(idle=self.serving, fresh=False) for one in self._sets.values()]
         self._try(_Template(ours, now, process), loads)
 
     def submit(self, change: Change) -> None:
@@ -209,7 +209,7 @@ class Nursery:
             tell(self._current.sock, Fork(), [theirs.fileno()])
         theirs.close()
         steps: list[tuple[Command, list[int]]] = [(Unload(s.base), []) for s in change.remove]
-        steps += [one.load(idle=self.serving) for one in change.add]
+        steps += [one.load(idle=self.serving, fresh=True) for one in change.add]
         self._try(_Template(ours, now), steps)
 
     def _try(self, template: _Template, steps: Sequence[tuple[Command, list[int]]]) -> None:

@@ -27,9 +27,9 @@ class ProgramSet:
             ) from error
         self.slots = Slots(layout, self._maps[0].memory)
 
-    def load(self, *, idle: bool) -> tuple[Load, list[int]]:
+    def load(self, *, idle: bool, fresh: bool) -> tuple[Load, list[int]]:
         """The order to load it, and the files that go along."""
-        return Load(self.base, self.layout, idle), [mapping.fd for mapping in self._maps]
+        return Load(self.base, self.layout, idle, fresh), [mapping.fd for mapping in self._maps]
 
     def close(self) -> None:
         """Nobody will load it again."""

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tenantdl.exec.lane_memory import Array, Mapping, ModelLayout, Slots
+from tenantdl.exec.lane_memory import Array, Mapping, Slots, touch
+from tenantdl.exec.template_wire import Load
 from tenantdl.ids import CoreId
 
 
@@ -65,8 +66,9 @@ class Loaded:
     index: int
 
 
-def load(layout: ModelLayout, slots_fd: int, arenas_fd: int, backend: Backend) -> list[Loaded]:
-    """Open all programs of `layout`. Raises what the backend raises."""
+def load(command: Load, slots_fd: int, arenas_fd: int, backend: Backend) -> list[Loaded]:
+    """Open all programs of a layout. Raises what the backend raises."""
+    layout = command.layout
     backend.verify(layout.bundle)
     slots = Slots(layout, Mapping(slots_fd, layout.slots_bytes).memory)
     arenas = memoryview(Mapping(arenas_fd, layout.arenas_bytes).memory)
@@ -74,5 +76,10 @@ def load(layout: ModelLayout, slots_fd: int, arenas_fd: int, backend: Backend) -
         (program.plan, [arenas[at : at + program.arena_bytes] for at in program.arena_offsets])
         for program in layout.programs
     ]
+    if command.fresh:
+        # What is used first: a request should not wait for the system to find memory.
+        slots.touch(layout.slots - 1)
+        for program in layout.programs:
+            touch(arenas, program.arena_offsets[:1], program.arena_bytes)
     opened = backend.open_programs(layout.bundle, plans)
     return [Loaded(runners, slots, index) for index, runners in enumerate(opened)]

@@ -90,7 +90,7 @@ class Template:
                 # Of this thread only: to leave this class again may be forbidden.
                 os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
             try:
-                outcome.append(load(command.layout, slots_fd, arenas_fd, self._backend))
+                outcome.append(load(command, slots_fd, arenas_fd, self._backend))
             except Exception as error:  # whatever is wrong with a model, say so
                 outcome.append(error)
 

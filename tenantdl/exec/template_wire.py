@@ -28,11 +28,12 @@ class Fork(_Message, frozen=True, tag=True):
 
 class Load(_Message, frozen=True, tag=True):
     """Open the programs of `layout`, numbered from `base`; slots and arenas come along. `idle`: in
-    time that nobody else wants."""
+    time that nobody else wants. `fresh`: nobody uses slots and arenas yet."""
 
     base: int
     layout: ModelLayout
     idle: bool
+    fresh: bool
 
 
 class Unload(_Message, frozen=True, tag=True):

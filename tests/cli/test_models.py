@@ -108,6 +108,21 @@ def test_models_of_the_zoo_get_their_usual_sizes(
 
 
 @pytest.mark.usefixtures("loaded")
+def test_run_and_compile_for_programs(
+    cli: Cli, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, _ = cli("run", str(bundle), "--random", "3", "--json", "-")
+    (row,) = json.loads(out)["results"]
+    assert code == 0 and row["min"] <= row["mean"] <= row["max"]
+    monkeypatch.setattr(api, "compile", lambda *_, **__: None)
+    file = tmp_path / "compiled.json"
+    arguments = ("compile", "mobilenet_v2", "-o", str(bundle), "--json", str(file))
+    assert cli(*arguments)[0] == 0
+    (row,) = json.loads(file.read_text())["results"]
+    assert row["bundle"] == str(bundle) and row["seconds"] >= 0 and row["summary"]
+
+
+@pytest.mark.usefixtures("loaded")
 def test_run_reads_and_writes_npz(cli: Cli, bundle: Path, tmp_path: Path) -> None:
     x = np.array([[1, 2, 3]], np.float32)
     np.savez(tmp_path / "x.npz", x=x)
