@@ -11,8 +11,8 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from collections.abc import Mapping as Mapped
 from collections.abc import Iterable, Sequence
+from collections.abc import Mapping as Mapped
 from typing import Any
 
 import msgspec
