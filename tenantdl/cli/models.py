@@ -85,8 +85,7 @@ def compile_command(
     sizes = AUTO if batch == "auto" else parse.numbers(batch, "--batch", least=1)
 
     from tenantdl import api, zoo
-    from tenantdl.bundle.load import read_manifest
-    from tenantdl.cli import render, report
+    from tenantdl.cli import render
 
     first = sizes[0] if len(sizes) == 1 else 1
     if not shapes and model in zoo.names():  # the sizes that it is usually served with
@@ -108,10 +107,16 @@ def compile_command(
             winograd4=winograd4,
             progress=progress,
         )
+    _compiled(out, time.monotonic() - begun, json)
+
+
+def _compiled(out: Path, seconds: float, json: Path | None) -> None:
+    from tenantdl.bundle.load import read_manifest
+    from tenantdl.cli import render, report
+
     manifest = read_manifest(out)
     if json:
-        took = time.monotonic() - begun
-        row = {"bundle": str(out), "name": manifest.name, "seconds": round(took, 3)}
+        row = {"bundle": str(out), "name": manifest.name, "seconds": round(seconds, 3)}
         render.results(json, [row | {"summary": manifest.summary}])
     else:
         report.compiled(manifest, out)
