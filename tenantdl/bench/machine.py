@@ -60,6 +60,7 @@ def measure(rounds: int = 300, groups: Sequence[GroupCost] = ()) -> MachineFile:
         conflict_us=0.0,
         migrate_us=round(handover, 2),
         request_us=round(front.request_us, 2),
+        request_p95_us=round(front.request_p95_us, 2),
         request_mb_us=round(front.request_mb_us, 2),
     )
 
@@ -70,7 +71,9 @@ def write(machine: MachineFile, path: Path) -> None:
     write_document(path, ("\n".join(lines) + "\n").encode())
 
 
-def _toml(value: str | float) -> str:
+def _toml(value: str | float | dict[str, float]) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml(key)} = {_toml(v)}" for key, v in value.items()) + "}"
     return msgspec.json.encode(value).decode()
 
 

@@ -43,6 +43,12 @@ def profile_command(
             metavar="FILE.json", help="Write what was learned, for [scheduler] interference."
         ),
     ] = None,
+    served: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="WORKLOAD.toml", help="For --machine, also while it serves this workload."
+        ),
+    ] = None,
     rounds: Annotated[
         int, typer.Option(min=5, max=10_000, help="For --machine, launches that are timed.")
     ] = 300,
@@ -66,10 +72,10 @@ def profile_command(
             export_tables(profile, tables)
             render.line(f"Tables: {tables}")
     else:
-        _machine(rounds, output or Path("out/this-machine.toml"), json)
+        _machine(rounds, served, output or Path("out/this-machine.toml"), json)
 
 
-def _machine(rounds: int, output: Path, json: Path | None) -> None:
+def _machine(rounds: int, served: Path | None, output: Path, json: Path | None) -> None:
     import msgspec
 
     from tenantdl.bench import machine as bench
@@ -79,18 +85,27 @@ def _machine(rounds: int, output: Path, json: Path | None) -> None:
     with render.working("measuring this machine"):
         groups = measure_groups(rounds)
         measured = bench.measure(rounds, groups)
+        if served is not None:
+            from tenantdl.bench.in_service import calibrated
+            from tenantdl.load.workload import load_workload
+
+            measured = calibrated(measured, load_workload(served))
     bench.write(measured, output)
     if json:
         lists = {"groups": [group._asdict() for group in groups]}
         render.results(json, [msgspec.to_builtins(measured) | lists])
         return
-    columns = ["Cores", ">GB/s", ">hand-over µs", ">block end µs", ">a request µs", ">a MB µs"]
+    columns = ["Cores", ">GB/s", ">hand-over µs", ">block end µs"]
+    columns += [">a request µs", ">p95 µs", ">a MB µs"]
     row = [measured.cores, measured.bandwidth_gbs, measured.handover_us, measured.boundary_us]
-    row += [measured.request_us, measured.request_mb_us]
+    row += [measured.request_us, measured.request_p95_us, measured.request_mb_us]
     render.table("This machine, measured", columns, [row])
     columns = ["Cores of a group", ">a loop more µs", ">waking helpers µs"]
     rows = [[g.cores, f"{g.loop_us:.1f}", f"{g.wake_us:.1f}"] for g in groups]
     render.table("", columns, rows)
+    if measured.slower:
+        rows = [[name, f"{factor:.2f}"] for name, factor in measured.slower.items()]
+        render.table("", ["Served", ">times what it takes alone"], rows)
     render.line(f"Machine: {output}")
 
 

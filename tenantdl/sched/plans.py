@@ -77,6 +77,21 @@ def narrowed(spec: PlanSpec, cores: tuple[int, ...]) -> PlanSpec:
     )
 
 
+def slowed(spec: PlanSpec, factor: float) -> PlanSpec:
+    """`spec` where everything takes `factor` times as long."""
+    if factor == 1:
+        return spec
+    return PlanSpec(
+        tuple(
+            msgspec.structs.replace(
+                variant,
+                costs=tuple(tuple(round(cost * factor) for cost in row) for row in variant.costs),
+            )
+            for variant in spec.variants
+        )
+    )
+
+
 def _slowdowns(alone: tuple[int, ...], pressed: tuple[int, ...]) -> tuple[int, ...]:
     if not pressed:
         return (_UNDISTURBED,)

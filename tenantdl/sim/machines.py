@@ -24,7 +24,9 @@ class MachineFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """A machine. `domain_cores` share a last-level cache of `cache_mb` (MiB), `socket_cores` memory
     bandwidth (GB/s). Overheads: of handing a launch to an idle lane, of a block's end, of going on
     with more or fewer cores, of starting with fewer than wanted, of going on in another lane;
-    `request_us`: of a request outside the lanes, `request_mb_us`: of each megabyte of its input.
+    `request_us`: of a request outside the lanes (the median; one in twenty takes `request_p95_us`
+    or more), `request_mb_us`: of each megabyte of its input.
+    `slower`: by model, how much longer compiled ones take than their bundles say, when served.
     `contention`: strength of interference (1: as in the profiles); `noise`: standard deviation of
     block times, relative.
     `source`: "declared", or what was measured."""
@@ -42,9 +44,11 @@ class MachineFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     conflict_us: Micros
     migrate_us: Micros
     request_us: Micros = 0.0
+    request_p95_us: Micros = 0.0
     request_mb_us: Micros = 0.0
     contention: Annotated[float, Meta(ge=0, le=10)] = 1.0
     noise: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    slower: dict[str, Annotated[float, Meta(gt=0, le=1000)]] = {}
 
     @property
     def ahead(self) -> bool:

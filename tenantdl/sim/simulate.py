@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from tenantdl.load.workload import TenantSection, Workload
 from tenantdl.predict.footprint import Footprint
 from tenantdl.sched.config import ModelSpec, PlanSpec, SchedulerConfig, TenantSpec
 from tenantdl.sched.messages import RequestArrived
-from tenantdl.sched.plans import core_load, narrowed
+from tenantdl.sched.plans import core_load, narrowed, slowed
 from tenantdl.sim.engine import Observer, Outcome, Simulation
 from tenantdl.sim.execution import ExecutionModel
 from tenantdl.sim.footprints import footprints
@@ -32,6 +33,8 @@ Row = dict[str, Any]
 Tables = Mapping[ModelId, Sequence[tuple[int, tuple[int, ...]]]]
 # Requests of a run, unless its duration is given: enough for a 95 % share to within a point.
 REQUESTS = 1500
+# Of a normal distribution, the 95th percentile; a stream of random numbers beside the tenants'.
+_P95_DEVIATIONS, _FRONT_STREAM = 1.645, 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +122,10 @@ def scheduler_config(scenario: Scenario) -> SchedulerConfig:
     """What the scheduler is told: as a daemon would tell it of its own machine."""
     workload, machine = scenario.workload, scenario.machine
     options, rates = workload.scheduler, workload.rates(scenario.rate)
-    plans = {_model(workload, t): _plan(workload, t, scenario) for t in workload.tenant}
-    loads = {t.name: core_load(rates[t.name], plans[_model(workload, t)]) for t in workload.tenant}
+    plans = {model_of(workload, t): _plan(workload, t, scenario) for t in workload.tenant}
+    loads = {
+        t.name: core_load(rates[t.name], plans[model_of(workload, t)]) for t in workload.tenant
+    }
     return SchedulerConfig(
         policy=scenario.policy,
         lanes=machine.lanes(),
@@ -132,7 +137,7 @@ def scheduler_config(scenario: Scenario) -> SchedulerConfig:
                 tenant.arenas,
                 share=round(1000 * (tenant.core_share or 0)),
                 load=0 if tenant.share is tenant.rate is UNSET else loads[tenant.name],
-                model=_model(workload, tenant),
+                model=model_of(workload, tenant),
                 qos=from_ms(tenant.qos_ms),
                 requests_ks=round(1000 * rates[tenant.name]),
             )
@@ -147,7 +152,8 @@ def scheduler_config(scenario: Scenario) -> SchedulerConfig:
     )
 
 
-def _model(workload: Workload, tenant: TenantSection) -> ModelId:
+def model_of(workload: Workload, tenant: TenantSection) -> ModelId:
+    """What the model that `tenant` mostly calls is named here."""
     name = tenant.profile or tenant.model or Path(workload.bundle_of(tenant)).stem
     return ModelId(name)
 
@@ -157,7 +163,8 @@ def _plan(workload: Workload, tenant: TenantSection, scenario: Scenario) -> Plan
         machine, name = scenario.machine, tenant.profile
         plan = profile(name, machine.contention, scenario.scale, scenario.versions)
         return plan if scenario.tables is None else _told(plan, scenario.tables[ModelId(name)])
-    return narrowed(bundle_plan(workload.bundle_path(tenant)), workload.scheduler.cores)
+    plan = narrowed(bundle_plan(workload.bundle_path(tenant)), workload.scheduler.cores)
+    return slowed(plan, scenario.machine.slower.get(str(model_of(workload, tenant)), 1.0))
 
 
 def _told(plan: PlanSpec, tables: Sequence[tuple[int, tuple[int, ...]]]) -> PlanSpec:
@@ -194,7 +201,7 @@ def _arrivals(scenario: Scenario) -> Iterator[tuple[Ns, RequestArrived]]:
             RequestArrived(
                 RequestId(count),
                 TenantId(tenant.name),
-                _model(workload, tenant),
+                model_of(workload, tenant),
                 0,
                 Ns(at + min(qos, patience)),
                 Ns(at + patience),
@@ -207,13 +214,16 @@ def _result(scenario: Scenario, outcome: Outcome) -> Result:
     names = [tenant.name for tenant in scenario.workload.tenant]
     latencies: dict[str, list[float]] = {name: [] for name in names}
     asked, in_time = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
-    front = {tenant.name: _front(scenario, tenant) for tenant in scenario.workload.tenant}
-    for answer in outcome.answers:
+    bytes_ns = {
+        t.name: moving(scenario.machine, scenario.workload, t) for t in scenario.workload.tenant
+    }
+    for answer, front in zip(outcome.answers, _fronts(scenario, len(outcome.answers)), strict=True):
         name = str(answer.arrived.tenant)
         asked[name] += 1
         if answer.finished is not None:
-            latencies[name].append(to_ms(Ns(answer.finished + front[name] - answer.at)))
-            in_time[name] += answer.finished + front[name] <= answer.arrived.deadline
+            seen = answer.finished + front + bytes_ns[name]
+            latencies[name].append(to_ms(Ns(seen - answer.at)))
+            in_time[name] += seen <= answer.arrived.deadline
     return Result(
         scenario=scenario,
         latencies_ms=latencies,
@@ -223,13 +233,23 @@ def _result(scenario: Scenario, outcome: Outcome) -> Result:
     )
 
 
-def _front(scenario: Scenario, tenant: TenantSection) -> int:
-    """Ns that a request of `tenant` spends outside the lanes: as a client sees it, it is so much
-    later."""
-    machine, megabytes = scenario.machine, 0.0
-    if machine.request_mb_us and not tenant.profile:
-        megabytes = input_bytes(scenario.workload.bundle_path(tenant)) / 1e6
-    return round((machine.request_us + machine.request_mb_us * megabytes) * US)
+def _fronts(scenario: Scenario, count: int) -> list[int]:
+    """Ns that each of so many requests spends outside the lanes: as a client sees it, it is so much
+    later. Lognormal, by the median and the 95th percentile."""
+    machine = scenario.machine
+    spread = 0.0
+    if machine.request_p95_us > machine.request_us > 0:
+        spread = math.log(machine.request_p95_us / machine.request_us) / _P95_DEVIATIONS
+    draws = np.random.default_rng((scenario.seed, _FRONT_STREAM)).normal(0.0, spread, count)
+    return [round(machine.request_us * US * factor) for factor in np.exp(draws).tolist()]
+
+
+def moving(machine: MachineFile, workload: Workload, tenant: TenantSection) -> int:
+    """Ns for the bytes of a request's inputs, on their way to the lanes. Raises UserError."""
+    rate = machine.request_mb_us
+    if not rate or tenant.profile:
+        return 0
+    return round(rate * input_bytes(workload.bundle_path(tenant)) / 1e6 * US)
 
 
 def at_rate(scenario: Scenario, rate: float) -> Scenario:

@@ -9,9 +9,12 @@ import pytest
 
 from tenantdl.bench import policies
 from tenantdl.bench.envelope import read_results
+from tenantdl.bench.in_service import calibrated
+from tenantdl.bench.machine import write
 from tenantdl.cli.bench import COMPARED
 from tenantdl.load.workload import Workload, parse_workload
 from tenantdl.machine import usable_cores
+from tenantdl.sim.machines import load_machine
 from tests.exec.fake_lane_backend import fake_bundle
 
 HERE = Path(__file__).parent
@@ -87,6 +90,31 @@ def test_rows_of_the_daemon_lie_beside_the_simulators(make: object, tmp_path: Pa
     assert all(r["simulated_p50_ms"] >= 8 for r in rows if r["tenant"] == "slow")
     assert all(0 <= r["simulated_attainment"] <= 1 for r in rows)
     assert read_results(out).results == rows
+
+
+def test_a_machine_is_calibrated_by_what_it_serves(make: object, tmp_path: Path) -> None:
+    path = tmp_path / "here.toml"
+    path.write_text(MACHINE)
+    workload = make("one", usable_cores()[:1], 30, "poisson")  # type: ignore[operator]
+    found = calibrated(load_machine(str(path)), workload, backend="fake_lane_backend")
+    write(found, path)
+    assert load_machine(str(path)) == found
+    # Two models by the names that the simulator has for them; nothing runs faster than it sleeps.
+    assert sorted(found.slower) == ["fake:4:100", "fake:8:1000"]
+    assert all(factor >= 1 for factor in found.slower.values())
+    assert found.request_p95_us >= found.request_us > 0
+
+    rows = [policies.simulated(workload, machine) for machine in (str(path), _plain(tmp_path))]
+    slow = [row["slow"]["simulated_p50_ms"] for row in rows]
+    assert slow[0] - slow[1] == pytest.approx(
+        8 * (found.slower["fake:8:1000"] - 1) + found.request_us / 1000, rel=0.5
+    )
+
+
+def _plain(folder: Path) -> str:
+    path = folder / "plain.toml"
+    path.write_text(MACHINE)
+    return str(path)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import msgspec
+import numpy as np
 import pytest
 
 from tenantdl.load.workload import Workload, parse_workload
@@ -110,6 +111,21 @@ def test_what_a_request_costs_outside_the_lanes_is_added() -> None:
     later = run(dataclasses.replace(start, machine=slower))
     for name, values in run(start).latencies_ms.items():
         assert later.latencies_ms[name] == pytest.approx([value + 0.25 for value in values])
+
+
+def test_what_requests_spend_outside_the_lanes_is_spread_as_measured() -> None:
+    within = scenario("tenantdl", requests=400)
+    spread = dataclasses.replace(
+        within,
+        machine=msgspec.structs.replace(within.machine, request_us=1e5, request_p95_us=3e5),
+    )
+
+    def answers(which: Scenario) -> list[float]:
+        return [t for times in run(which).latencies_ms.values() for t in times]
+
+    outside = [a - b for a, b in zip(answers(spread), answers(within), strict=True)]
+    assert np.median(outside) == pytest.approx(100, rel=0.15)
+    assert np.percentile(outside, 95) == pytest.approx(300, rel=0.25)
 
 
 def test_a_search_for_every_tenant_ends_below_one_for_all_requests() -> None:

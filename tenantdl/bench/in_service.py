@@ -1,0 +1,110 @@
+"""This machine while it serves: what the figures of an idle one leave out.
+
+Costs in bundles were measured with warm caches and nothing beside; requests that come one by one
+find cores that sleep, caches that others have filled, and a daemon and a client on the same cores.
+A run on the daemon under a workload's load says how much that is: by model, how much longer blocks
+take than when they were compiled, and how much that varies; and what the quickest tenant's requests
+spend outside the lanes. Its arrivals are others (another seed) than those that are simulated later.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from tenantdl.bench import qos
+from tenantdl.errors import UserError
+from tenantdl.exec.lane_pool import BACKEND
+from tenantdl.ids import ModelId, RequestId, TenantId
+from tenantdl.load.workload import Workload
+from tenantdl.sched.journal import read
+from tenantdl.sched.messages import BlockFinished, Complete, Launch, LaunchId, RequestArrived
+from tenantdl.sched.policies.names import DEFAULT
+from tenantdl.sim.machines import MachineFile
+from tenantdl.sim.simulate import model_of, moving
+from tenantdl.units import MS, US, Ns
+
+
+class Served(NamedTuple):
+    """Of a journal, by tenant: block times over what bundles say they cost; ns from the arrival of
+    requests at the scheduler to their completion."""
+
+    ratios: dict[TenantId, list[float]]
+    inside: dict[TenantId, list[int]]
+
+
+def calibrated(
+    machine: MachineFile,
+    workload: Workload,
+    *,
+    duration_s: float | None = None,
+    backend: str = BACKEND,
+) -> MachineFile:
+    """`machine` with what a run of `workload` on the daemon says of it. Raises UserError."""
+    with TemporaryDirectory(prefix="tenantdl-served-") as folder:
+        journal = Path(folder) / "journal.jsonl"
+        result = qos.run(
+            workload,
+            duration_s=duration_s,
+            seed=workload.load.seed + 1,
+            policy=DEFAULT,
+            journal=journal,
+            backend=backend,
+        )
+        served = read_served(journal)
+    if not served.ratios:
+        raise UserError(f"workload {workload.name}: nothing was served")
+    ratios: dict[ModelId, list[float]] = defaultdict(list)
+    for tenant in workload.tenant:
+        ratios[model_of(workload, tenant)] += served.ratios.get(TenantId(tenant.name), [])
+    medians = {model: float(np.median(found)) for model, found in ratios.items() if found}
+    spread = [x / median for model, median in medians.items() for x in ratios[model]]
+    low, high = (float(np.percentile(spread, q)) for q in (16, 84))
+    quick = min(served.inside, key=lambda name: float(np.median(served.inside[name])))
+    row = next(row for row in result.rows if row["tenant"] == quick)
+    tenant = next(tenant for tenant in workload.tenant if tenant.name == quick)
+    known = float(np.median(served.inside[quick])) + moving(machine, workload, tenant)
+    outside = [max(0.0, (row[q] * MS - known) / US) for q in ("p50_ms", "p95_ms")]
+    return msgspec.structs.replace(
+        machine,
+        request_us=round(outside[0], 2),
+        request_p95_us=round(outside[1], 2),
+        noise=round((high - low) / 2, 4),
+        slower={str(model): round(ratio, 4) for model, ratio in sorted(medians.items())},
+    )
+
+
+def read_served(journal: Path) -> Served:
+    """What `journal` says of blocks and requests; of plans for one request each. Raises UserError
+    if it is none."""
+    ratios: dict[TenantId, list[float]] = defaultdict(list)
+    inside: dict[TenantId, list[int]] = defaultdict(list)
+    arrived: dict[RequestId, tuple[RequestArrived, Ns]] = {}
+    launches: dict[LaunchId, Launch] = {}
+    with journal.open("rb") as lines:
+        config, entries = read(lines, str(journal))
+        plans = {(m.model, n): plan for m in config.models for n, plan in enumerate(m.plans)}
+        for now, event, commands in ((e.now, e.event, e.commands) for e in entries):
+            if isinstance(event, RequestArrived):
+                arrived[event.request] = (event, now)
+            elif isinstance(event, BlockFinished) and event.request in arrived:
+                launch, (request, _) = launches[event.launch], arrived[event.request]
+                plan = plans.get((request.model, request.plan))
+                if plan is not None:
+                    variant = plan.variants[launch.variant]
+                    known = [i for i, c in enumerate(variant.cores) if c <= len(launch.cores)]
+                    costs = variant.costs[known[-1] if known else 0]
+                    cost = sum(costs[event.begin : event.end])
+                    ratios[request.tenant].append(event.elapsed / max(1, cost))
+            for command in commands:
+                if isinstance(command, Launch):
+                    launches[command.launch] = command
+                elif isinstance(command, Complete) and command.request in arrived:
+                    request, at = arrived.pop(command.request)
+                    inside[request.tenant].append(now - at)
+    return Served(dict(ratios), dict(inside))
