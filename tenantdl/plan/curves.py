@@ -6,14 +6,43 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from tenantdl.plan.profile import Table
-from tenantdl.plan.structures import Floats, Ints, Structures, spread, structures, undominated
+from tenantdl.plan.structures import (
+    Floats,
+    Ints,
+    Structures,
+    spread,
+    steps,
+    structures,
+    undominated,
+)
 
 _POINTS = 96
 _WHOLE = 1e-9
+
+
+class _Tier(NamedTuple):
+    duration: float
+    batch: float
+    throughput: float
+
+
+class _Figures(NamedTuple):
+    """Of one row: `full` tiers (duration, batch, `fixed`); `rest`, `base`, `absorbs`; the last two
+    tiers; what a request costs in the fraction, and how much more in a tier below it."""
+
+    full: list[tuple[float, float, float]]
+    rest: float
+    base: float
+    absorbs: bool
+    last: _Tier
+    above: _Tier
+    price: float
+    extra: float
 
 
 @dataclass(frozen=True)
@@ -23,56 +52,70 @@ class Curve:
     every: Structures
     row: int
 
-    def latency(self, budget: float) -> float:
-        """Latency of the plan within a budget that can be kept."""
-        return min(
-            float(latency_of(self.every, np.array([self.row]), np.array([budget]))[0]), budget
-        )
-
     @cached_property
-    def _figures(self) -> tuple[list[tuple[float, float, float]], float, float, float]:
+    def _figures(self) -> _Figures:
         every, row = self.every, self.row
-        used = [
-            (float(every.duration[row, p]), float(every.batch[row, p]), float(every.fixed[row, p]))
-            for p in range(every.tiers.shape[1])
-            if every.fulls[row, p] > 0
-        ]
-        last = every.tiers.shape[1] - 1
-        part = last - 1 if every.absorbs[row] else last
-        price = float(every.per_request[row, part])
-        extra = float(every.per_request[row, last]) - price if every.absorbs[row] else 0.0
-        return used, float(every.rest[row]), price, extra
+        columns = (every.duration, every.batch, every.throughput, every.fixed, every.per_request)
+        durations, batches, throughputs, fixed, prices = (column[row].tolist() for column in columns)
+        tiers = list(map(_Tier, durations, batches, throughputs))
+        full = [f for f in zip(durations, batches, fixed, strict=True) if f[2] < math.inf]
+        absorbs = bool(every.absorbs[row])
+        price = prices[-2] if absorbs else prices[-1]
+        rest, base = float(every.rest[row]), float(every.base[row])
+        return _Figures(
+            full, rest, base, absorbs, tiers[-1], tiers[-2], price, prices[-1] - price
+        )
 
     def cost(self, budget: float) -> float:
         """Cost within `budget` seconds; infinite where it cannot be kept."""
-        used, z, price, extra = self._figures
-        every, row = self.every, self.row
-        for duration, batch, fixed in used:
+        z, low = self._rates(budget)
+        own = self._figures
+        return own.base + z * own.price + low * own.extra if z < math.inf else math.inf
+
+    def latency(self, budget: float) -> float:
+        """Latency of the plan within a budget that can be kept; see `latency_of`."""
+        z, low = self._rates(budget)
+        full, _, _, absorbs, last, above, _, _ = self._figures
+        worst = [duration + batch / (fixed + z) for duration, batch, fixed in full]
+        if not absorbs:
+            worst += [last.duration + last.batch / z] if z > 0 else []
+        else:
+            if z > low:
+                part = (z - low) % above.throughput
+                whole = min(part, above.throughput - part) <= _WHOLE * above.throughput
+                worst.append(above.duration + above.batch / (z if whole else part + low))
+            part = low % last.throughput
+            whole = min(part, last.throughput - part) <= _WHOLE * last.throughput
+            worst.append(last.duration + last.batch / (low if whole else part))
+        return min(max(worst), budget)
+
+    def _rates(self, budget: float) -> tuple[float, float]:
+        """(z, low) as `Structures.needs` has them."""
+        full, z, _, absorbs, last, above, price, extra = self._figures
+        for duration, batch, fixed in full:
             if duration >= budget:
-                return math.inf
+                return math.inf, 0.0
             z = max(z, batch / (budget - duration) - fixed)
-        last = every.tiers.shape[1] - 1
-        own = float(every.throughput[row, last])
-        left = budget - float(every.duration[row, last])
-        if not every.absorbs[row]:
-            if z < _WHOLE * own:
-                return float(every.base[row])
-            z = max(z, float(every.batch[row, last]) / left) if left > 0 else math.inf
-            return float(every.base[row]) + z * price if z <= own * (1 + 1e-12) else math.inf
-        above = budget - float(every.duration[row, last - 1])
-        if left <= 0 or above <= 0:
-            return math.inf
-        span = float(every.throughput[row, last - 1])
-        need_low = float(every.batch[row, last]) / left
-        need = float(every.batch[row, last - 1]) / above
+        left = budget - last.duration
+        if not absorbs:
+            if z < _WHOLE * last.throughput:
+                return 0.0, 0.0
+            z = max(z, last.batch / left) if left > 0 else math.inf
+            return (z if z <= last.throughput * (1 + 1e-12) else math.inf), 0.0
+        room = budget - above.duration
+        if left <= 0 or room <= 0:
+            return math.inf, 0.0
+        own, span = last.throughput, above.throughput
+        need_low, need = last.batch / left, above.batch / room
         least = _lowest(need_low, need - span, own)
         need = max(need, least)
         z = max(z, need)
         whole = math.floor((z - need) / span + _WHOLE) * span
         low = _lowest(need_low, z - whole - span, own)
-        fewer = max(z, whole + low) * price + low * extra
-        more = (whole + span + need) * price + least * extra
-        return float(every.base[row]) + min(fewer, more)
+        fewer, more = max(z, whole + low), whole + span + need
+        if more * price + least * extra < fewer * price + low * extra:
+            return more, least
+        return fewer, low
 
 
 def _lowest(need: float, least: float, own: float) -> float:
@@ -102,17 +145,32 @@ class Frontier:
         """Number of the last point within each budget, −1 where there is none."""
         return np.searchsorted(self.latency, budgets * (1 + 1e-12), side="right") - 1
 
+    def finer(self, places: Ints, count: int) -> Frontier:
+        """Only around some of the points: these, and `count` more on either side of each."""
+        edges = np.concatenate([self.latency[:1], self.latency, self.latency[-1:]])
+        below, at, above = edges[places], edges[places + 1], edges[places + 2]
+        parts = steps(count + 2)[1:, None]
+        budgets = [at, *(below + (at - below) * parts[:-1]), *(at + (above - at) * parts)]
+        found = np.unique(np.concatenate(budgets))
+        return _tightened(self.every, found, *self.every.cheapest(found))
+
 
 def frontier(table: Table, rate: float, budget: float) -> Frontier:
     """The frontier of a module up to `budget` seconds, sampled; every point is a plan with just
     that latency. It has no points when there is no plan."""
-    every = undominated(structures(table, rate, budget), budget)
+    every = structures(table, rate, budget)
+    shortest = min(entry.duration_s for entry in every.table)
+    budgets = spread(shortest, budget, _POINTS)
+    if len(every.base):
+        every, costs = undominated(every, budgets)
     if not len(every.base):
         nothing = np.zeros(0)
         return Frontier(every, nothing, nothing, np.zeros(0, dtype=np.intp))
-    shortest = min(entry.duration_s for entry in every.table)
-    budgets = spread(shortest, budget, _POINTS)
-    cost, row = every.cheapest(budgets)
+    return _tightened(every, budgets, costs.min(axis=0), costs.argmin(axis=0))
+
+
+def _tightened(every: Structures, budgets: Floats, cost: Floats, row: Ints) -> Frontier:
+    """Plans of so much within some budgets, each with the latency that it has."""
     good = np.isfinite(cost)
     budgets, cost, row = budgets[good], cost[good], row[good]
     latency = np.minimum(latency_of(every, row, budgets), budgets)

@@ -1,9 +1,9 @@
 """Splitting an application's latency over its modules: our search over all modules' frontiers.
 
 Every module's cost by budget is sampled (`curves`); then all splits of up to four modules at a time
-are tried by table, where the last module takes what the others leave. The best few are polished:
-latency is exchanged between modules along their structures' exact cost curves, and whatever slack
-remains is offered to every module.
+are tried by table, where the last module takes what the others leave, and once more by a table of
+more samples around the best. The best few are polished: latency is exchanged between modules along
+their structures' exact cost curves, and whatever slack remains is offered to every module.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from tenantdl.plan.dag import Application, ApplicationPlan, slack
 from tenantdl.plan.structures import Floats, Ints, structures
 
 _SPLITS_MAX = 40_000  # tried at once by table
-_POLISHED = 8
-_CANDIDATES = 512  # cheapest splits by table, of which those with other structures are polished
+_POLISHED = 3
+_CANDIDATES = 512  # cheapest splits by table that are looked at
 _HOPELESS = 1.01  # a split that costs so much more by table is not polished
 _BLOCK = 4
+_NEAR, _FINER = 6, 2  # so many points are looked at more closely, by so many on either side
 _ROUNDS = 4
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _STEPS = 20
@@ -83,23 +84,46 @@ def _alone(application: Application) -> ApplicationPlan | None:
 
 
 def _splits(application: Application, frontiers: Sequence[Frontier]) -> list[_Split]:
-    """The best splits by table, cheapest first."""
-    count = len(frontiers)
-    places = [0] * count
-    if count <= _BLOCK:
-        found = _tabled(application, frontiers, places, application.order, _POLISHED)
-        return [_split(frontiers, each) for each in found]
-    for _ in range(_ROUNDS):
-        before = list(places)
-        for begin in range(count - _BLOCK + 1):
-            block = application.order[begin : begin + _BLOCK]
-            better = _tabled(application, frontiers, places, block, 1)
-            if not better:
+    """The best splits by table, cheapest first. Where there are more modules than one table takes,
+    they are tried in blocks, in turns, before the tables are made finer."""
+    order, count = application.order, len(frontiers)
+    blocks = [order[begin : begin + _BLOCK] for begin in range(max(count - _BLOCK, 0) + 1)]
+    fixed: Ints = np.zeros(count, dtype=np.intp)
+    for _ in range(_ROUNDS if len(blocks) > 1 else 0):
+        before = fixed
+        for block in blocks:
+            splits = _tabled(application, frontiers, fixed, block)
+            if not len(splits):
                 return []
-            places = better[0]
-        if places == before:
+            fixed = splits[0]
+        if (fixed == before).all():
             break
-    return [_split(frontiers, places)]
+    found = [
+        split for block in blocks for split in _refined(application, list(frontiers), fixed, block)
+    ]
+    return sorted(found, key=lambda split: split.cost)[:_POLISHED]
+
+
+def _refined(
+    application: Application, frontiers: list[Frontier], fixed: Ints, block: Sequence[int]
+) -> list[_Split]:
+    """The best splits of a block's modules, by a table of all points and by one of more points
+    around the best of these."""
+    found: list[_Split] = []
+    for again in (True, False):
+        splits = _tabled(application, frontiers, fixed, block)
+        key = np.zeros(len(splits), dtype=np.int64)  # the structures that a split picks
+        for module in block:
+            own = frontiers[module]
+            key = key * len(own.every.base) + own.row[splits[:, module]]
+        _, first = np.unique(key, return_index=True)
+        found += [_split(frontiers, splits[number]) for number in np.sort(first)[:_POLISHED]]
+        if again and len(splits):
+            for module in block:
+                places, first = np.unique(splits[:, module], return_index=True)
+                best = places[np.argsort(first)[:_NEAR]]
+                frontiers[module] = frontiers[module].finer(np.sort(best), _FINER)
+    return found
 
 
 def _split(frontiers: Sequence[Frontier], places: Sequence[int]) -> _Split:
@@ -112,14 +136,10 @@ def _split(frontiers: Sequence[Frontier], places: Sequence[int]) -> _Split:
 
 
 def _tabled(
-    application: Application,
-    frontiers: Sequence[Frontier],
-    fixed: Sequence[int],
-    block: Sequence[int],
-    count: int,
-) -> list[list[int]]:
-    """The `count` cheapest splits that differ in the block's modules only, as places on the
-    frontiers. The module with the most points takes what the others leave."""
+    application: Application, frontiers: Sequence[Frontier], fixed: Ints, block: Sequence[int]
+) -> Ints:
+    """The cheapest splits that differ in the block's modules only: places on the frontiers [split,
+    module]. The module with the most points takes what the others leave."""
     taker = max(block, key=lambda module: len(frontiers[module].latency))
     free = [module for module in block if module != taker]
     most = int(_SPLITS_MAX ** (1 / max(len(free), 1)))
@@ -128,7 +148,7 @@ def _tabled(
     shape = tuple(len(kept) for kept in points)
     place: dict[int, Ints] = dict(zip(free, grids, strict=True))
     latency: dict[int, Floats | float] = {
-        m: float(frontiers[m].latency[fixed[m]]) for m in range(len(frontiers))
+        m: float(frontiers[m].latency[fixed[m]]) for m in range(len(frontiers)) if m not in block
     }
     latency |= {m: frontiers[m].latency[place[m]] for m in free}
     cost = np.zeros(shape)
@@ -143,16 +163,14 @@ def _tabled(
             cost = np.where(taken <= application.slo_s * (1 + 1e-12), cost, np.inf)
     last = frontiers[taker].places(left)
     cost = cost + np.concatenate([frontiers[taker].cost, [np.inf]])[last]
-    flat = _cheapest(cost.ravel(), _CANDIDATES if count > 1 else 1)
+    flat = _cheapest(cost.ravel(), _CANDIDATES)
     flat = flat[np.isfinite(cost.ravel()[flat])]
     splits = np.tile(np.array(fixed, dtype=np.intp), (len(flat), 1))
     wheres = np.unravel_index(flat, shape) if free else ()
     for module, kept, where in zip(free, points, wheres, strict=True):
         splits[:, module] = kept[where]
     splits[:, taker] = last.ravel()[flat]
-    rows = np.column_stack([frontiers[m].row[splits[:, m]] for m in block])
-    _, first = np.unique(rows, axis=0, return_index=True)
-    return [splits[number].tolist() for number in np.sort(first)[:count]]
+    return splits
 
 
 def _cheapest(cost: Floats, count: int) -> Ints:

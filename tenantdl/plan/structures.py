@@ -32,7 +32,8 @@ _WHOLE = 1e-9  # of a machine: closer to a whole number than this is whole
 _SLACK = 1e-12
 _RAISED_MAX = 4.0  # times the rate: dummies up to here are worth counting machines for
 _RAISES_MAX = 3
-_SAMPLES = (5, 24)
+_MANY_ROWS = 48  # that many are looked at for fewer budgets first
+_COARSE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Structures:
     below it; such rows come last."""
 
     table: Table
+    figures: Floats
     rate: float
     tiers: Ints
     fulls: Floats
@@ -59,30 +61,39 @@ class Structures:
     def take(self, rows: Ints | Bools) -> Structures:
         """Some of the rows."""
         own = {name: getattr(self, name)[rows] for name in _BY_ROW}
-        return Structures(self.table, self.rate, **own)
+        return Structures(self.table, self.figures, self.rate, **own)
 
     def needs(self, budgets: Floats) -> tuple[Floats, Floats]:
         """(z, low) [row, budget]: rate of the fraction's tier (without full machines that a closing
         structure counts) and all below it; and of the last tier below it. Infinite where a budget
         cannot be kept. `budgets` [budget], or [row, budget]."""
         last = self.tiers.shape[1] - 1
-        left = np.maximum(budgets[..., None, :] - self.duration[:, :, None], 0)
+        z: Floats = np.repeat(self.rest[:, None], budgets.shape[-1], axis=1)
+        low = np.zeros_like(z)
+        above = need = z
         with np.errstate(divide="ignore", invalid="ignore"):
-            need = self.batch[:, :, None] / left
-            bounds = np.where(self.fulls[:, :, None] > 0, need - self.fixed[:, :, None], -np.inf)
-            z = np.maximum(bounds.max(axis=1), self.rest[:, None])
-            low = np.zeros_like(z)
+            if budgets.ndim == 1:
+                every = self.figures[:, 1, None] / np.maximum(budgets - self.figures[:, :1], 0)
+            for place in range(last + 1):
+                tier = self.tiers[:, place]
+                if budgets.ndim == 1:
+                    above, need = need, every[tier]
+                else:
+                    left = np.maximum(budgets - self.figures[tier, :1], 0)
+                    above, need = need, self.figures[tier, 1, None] / left
+                # Not a number where there is no full machine to be in time.
+                np.fmax(z, need - self.fixed[:, place, None], out=z)
             own = self.throughput[:, last, None]
             closing = len(self.absorbs) - int(np.count_nonzero(self.absorbs))
             if closing:
-                z[:closing] = _closed(z[:closing], need[:closing, last], own[:closing])
+                z[:closing] = _closed(z[:closing], need[:closing], own[:closing])
             if closing < len(z):
                 dearer = self.per_request[closing:, last] / self.per_request[closing:, last - 1]
                 z[closing:], low[closing:] = _absorbed(
                     z[closing:],
-                    need[closing:, last - 1],
+                    above[closing:],
                     self.throughput[closing:, last - 1, None],
-                    need[closing:, last],
+                    need[closing:],
                     own[closing:],
                     dearer[:, None],
                 )
@@ -127,7 +138,7 @@ class Structures:
         return plan_of(self.rate, list(tiers.values()))
 
 
-_BY_ROW = tuple(name for name in Structures.__dataclass_fields__ if name not in ("table", "rate"))
+_BY_ROW = tuple(name for name in Structures.__dataclass_fields__ if name not in ("table", "figures", "rate"))
 
 
 def structures(table: Table, rate: float, budget: float) -> Structures:
@@ -147,13 +158,13 @@ def _enumerate(table: Table, rate: float, total: float, chosen: Choices) -> Stru
     tiers, offset, absorbs = chosen
     places = tiers.shape[1]
     # The sentinel, "no configuration", stands behind the last one.
-    per_tier = np.array(
+    figures = np.array(
         [
             *((e.duration_s, float(e.batch), e.throughput, 1 / e.ratio) for e in table),
             (0.0, 0.0, np.inf, 0.0),
         ]
     )
-    duration, batch, throughput, per_request = per_tier[tiers].transpose(2, 0, 1)
+    duration, batch, throughput, per_request = figures[tiers].transpose(2, 0, 1)
     fulls = np.zeros(tiers.shape)
     left = np.full(len(tiers), total)
     good = np.ones(len(tiers), dtype=bool)
@@ -171,10 +182,11 @@ def _enumerate(table: Table, rate: float, total: float, chosen: Choices) -> Stru
     taken = fulls * own
     every = Structures(
         table=table,
+        figures=figures,
         rate=rate,
         tiers=tiers,
         fulls=fulls,
-        fixed=np.cumsum(taken[:, ::-1], axis=1)[:, ::-1],
+        fixed=np.where(fulls > 0, np.cumsum(taken[:, ::-1], axis=1)[:, ::-1], np.inf),
         rest=left - (total - rate),
         base=(taken * per_request).sum(axis=1),
         absorbs=absorbs,
@@ -190,7 +202,7 @@ def _stacked(parts: list[Structures]) -> Structures:
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _BY_ROW}
     order = np.argsort(joined["absorbs"], kind="stable")
     return Structures(
-        parts[0].table, parts[0].rate, **{name: own[order] for name, own in joined.items()}
+        parts[0].table, parts[0].figures, parts[0].rate, **{name: own[order] for name, own in joined.items()}
     )
 
 
@@ -229,28 +241,33 @@ def _lowest(need: Floats, least: Floats, own: Floats) -> Floats:
 
 
 @lru_cache(maxsize=8)
-def _steps(count: int) -> Floats:
+def steps(count: int) -> Floats:
+    """`count` numbers from 0 to 1, equally spaced."""
     return np.linspace(0.0, 1.0, count)
 
 
 def spread(first: float, last: float, count: int) -> Floats:
     """`count` budgets from `first` to `last`, in equal ratios."""
-    found: Floats = first * (last / first) ** _steps(count)
+    found: Floats = first * (last / first) ** steps(count)
     found[-1] = last
     return found
 
 
-def undominated(every: Structures, budget: float) -> Structures:
-    """Rows that may be the cheapest for some budget up to this one. A row's cost falls with the
-    budget, so between two samples it is at least its cost at the later one."""
-    shortest = min(entry.duration_s for entry in every.table)
-    for samples in _SAMPLES:
-        if not len(every.base):
-            break
-        budgets = spread(shortest, budget, samples)
-        costs = every.costs(budgets)
-        best = costs.min(axis=0)
-        rival = np.concatenate([[np.inf], best[:-1]]) * (1 - _SLACK)
-        keep = (costs < rival) | (costs <= best * (1 + _SLACK))
-        every = every.take((keep & np.isfinite(costs)).any(axis=1))
-    return every
+def undominated(every: Structures, budgets: Floats) -> tuple[Structures, Floats]:
+    """Rows that may be the cheapest for some budget up to the last of these, with their costs
+    [row, budget]. A row's cost falls with the budget, so between two of them it is at least its
+    cost at the later one."""
+    if len(every.base) > _MANY_ROWS:
+        few = budgets[(len(budgets) - 1) % _COARSE :: _COARSE]
+        every = every.take(_rivals(every.costs(few)))
+    costs = every.costs(budgets)
+    keep = _rivals(costs)
+    return every.take(keep), costs[keep]
+
+
+def _rivals(costs: Floats) -> Bools:
+    best = costs.min(axis=0)
+    rival = np.concatenate([[np.inf], best[:-1]]) * (1 - _SLACK)
+    keep = (costs < rival) | (costs <= best * (1 + _SLACK))
+    kept: Bools = (keep & np.isfinite(costs)).any(axis=1)
+    return kept
