@@ -1,8 +1,10 @@
 """The plan, followed: what requests may run together, and when each stage of an application should
 be done; and planned anew when rates drift.
 
-The planner sets caps and targets only. Requests that wait or run keep what they came with, so that
-nothing is dropped when a plan changes. Planning takes milliseconds and is done in a thread.
+The planner sets caps and targets only: batches, who shares a queue, what a queue's slots add up to
+(a tenant far over them goes last while others wait), and deadlines of stages. Requests that wait or
+run keep what they came with, so that nothing is dropped when a plan changes. Planning takes
+milliseconds and is done in a thread.
 """
 
 from __future__ import annotations
@@ -26,19 +28,27 @@ from tenantdl.load.workload import Workload
 from tenantdl.plan.dag import Application, ApplicationPlan, successors
 from tenantdl.plan.drift import Drift
 from tenantdl.plan.workload import WhatIf, WorkloadPlan, plan_workload
+from tenantdl.sched.config import TenantSpec
 from tenantdl.sched.messages import TenantDeclared
 from tenantdl.units import Ns, from_seconds
 
 _log = logging.getLogger(__name__)
 
+# Where a tenant leaves it open when its batches start: when they are as large as planned, else as
+# late as their deadlines allow, which is what a plan's latencies stand for.
+_UNDECIDED, _PLANNED = "auto", "target-batch"
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a plan asks of the daemon. `batch_max`: by tenant; `tails`: by stage, how long before
-    the application's deadline it should be done."""
+    """What a plan asks of the daemon, by tenant: how large batches are at most, which queue is
+    shared with others (none: ""), and how much of a core its slots are (1/1000). `tails`: by stage,
+    how long before the application's deadline it should be done."""
 
-    batch_max: Mapping[TenantId, int]
-    tails: Mapping[TenantId, Ns]
+    batch_max: dict[TenantId, int]
+    queues: dict[TenantId, str]
+    loads: dict[TenantId, int]
+    tails: dict[TenantId, Ns]
 
 
 class Followed(Protocol):
@@ -52,20 +62,24 @@ class Followed(Protocol):
 
 
 def terms_of(planned: WorkloadPlan) -> Terms:
-    """The largest batch in each module's or queue's plan; and what the modules behind one take by
-    the plan, along the longest way."""
-    batch_max: dict[TenantId, int] = {}
-    tails: dict[TenantId, Ns] = {}
+    """The largest batch in each module's or queue's plan, who shares a queue, and what slots cost;
+    and what the modules behind one take by the plan, along the longest way."""
+    terms = Terms({}, {}, {}, {})
     for each in planned.planned:
-        largest = [max(tier.configuration.batch for tier in own.tiers) for own in each.plan.modules]
+        modules = each.plan.modules
+        largest = [max(tier.configuration.batch for tier in own.tiers) for own in modules]
+        loads = [round(1000 * own.cost) for own in modules]
         for tenant in each.tenants:
-            batch_max[TenantId(tenant.name)] = largest[0]
+            name = TenantId(tenant.name)
+            terms.batch_max[name], terms.loads[name] = largest[0], loads[0]
+            terms.queues[name] = each.name if len(each.tenants) > 1 else ""
         if not each.tenants:
             behind = _tails(each.application, each.plan)
             for number, module in enumerate(each.application.modules):
                 name = stage_name(each.name, module.name)
-                batch_max[name], tails[name] = largest[number], behind[number]
-    return Terms(batch_max, tails)
+                terms.batch_max[name], terms.loads[name] = largest[number], loads[number]
+                terms.queues[name], terms.tails[name] = "", behind[number]
+    return terms
 
 
 def _tails(application: Application, plan: ApplicationPlan) -> list[Ns]:
@@ -84,6 +98,7 @@ class Following:
         self._section = section
         self._engine = engine
         self._seen: dict[str, int] = {}
+        self._told: dict[TenantId, TenantSpec] = {}
         self._task: asyncio.Task[None] | None = None
         self.plans = 0
 
@@ -123,9 +138,19 @@ class Following:
         for name, most in terms.batch_max.items():
             if name not in catalogue.tenants:
                 continue  # gone since
-            spec = tenant_spec(workload, catalogue, name)
-            most = min(most, spec.batch_max)
-            self._engine.tell(TenantDeclared(msgspec.structs.replace(spec, batch_max=most)))
+            declared = tenant_spec(workload, catalogue, name)
+            most = min(most, declared.batch_max)
+            waits = most > 1 and declared.batching == _UNDECIDED
+            spec = msgspec.structs.replace(
+                declared,
+                batch_max=most,
+                queue=terms.queues[name] if declared.batching else "",
+                load=terms.loads[name],
+                batching=_PLANNED if waits else declared.batching,
+            )
+            if self._told.get(name) != spec:
+                self._told[name] = spec
+                self._engine.tell(TenantDeclared(spec))
         for key, application in catalogue.applications.items():
             stages = {
                 name: dataclasses.replace(stage, tail=terms.tails.get(stage.tenant, stage.tail))

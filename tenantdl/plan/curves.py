@@ -55,16 +55,14 @@ class Curve:
     @cached_property
     def _figures(self) -> _Figures:
         every, row = self.every, self.row
-        columns = (every.duration, every.batch, every.throughput, every.fixed, every.per_request)
-        durations, batches, throughputs, fixed, prices = (column[row].tolist() for column in columns)
+        columns = every.duration, every.batch, every.throughput, every.fixed, every.per_request
+        durations, batches, throughputs, fixed, prices = (one[row].tolist() for one in columns)
         tiers = list(map(_Tier, durations, batches, throughputs))
         full = [f for f in zip(durations, batches, fixed, strict=True) if f[2] < math.inf]
         absorbs = bool(every.absorbs[row])
         price = prices[-2] if absorbs else prices[-1]
         rest, base = float(every.rest[row]), float(every.base[row])
-        return _Figures(
-            full, rest, base, absorbs, tiers[-1], tiers[-2], price, prices[-1] - price
-        )
+        return _Figures(full, rest, base, absorbs, tiers[-1], tiers[-2], price, prices[-1] - price)
 
     def cost(self, budget: float) -> float:
         """Cost within `budget` seconds; infinite where it cannot be kept."""

@@ -39,10 +39,11 @@ _COARSE = 5
 @dataclass(frozen=True, slots=True)
 class Structures:
     """Rows are structures. [row, place]: `tiers`, which configuration (the sentinel behind the last
-    one: none); `fulls`, machines; `fixed`, what full machines at or below the place take; `used`.
-    [row]: `rest`, rate left for the fraction and below (negative: dummies are needed); `base`, cost
-    of full machines; `part`, the place of the fraction; `absorbs`: whether the last tier lies
-    below it; such rows come last."""
+    one: none); `fulls`, machines; `fixed`, what full machines at or below the place take (infinite:
+    it has none). [row]: `rest`, rate left for the fraction and below (negative: dummies are
+    needed); `base`, cost of full machines; `absorbs`: whether the last tier lies below the
+    fraction; such rows come last. `figures` [configuration]: duration, batch, throughput, price of
+    a request; by row and place once more."""
 
     table: Table
     figures: Floats
@@ -138,7 +139,8 @@ class Structures:
         return plan_of(self.rate, list(tiers.values()))
 
 
-_BY_ROW = tuple(name for name in Structures.__dataclass_fields__ if name not in ("table", "figures", "rate"))
+_SHARED = ("table", "figures", "rate")
+_BY_ROW = tuple(name for name in Structures.__dataclass_fields__ if name not in _SHARED)
 
 
 def structures(table: Table, rate: float, budget: float) -> Structures:
@@ -201,9 +203,8 @@ def _enumerate(table: Table, rate: float, total: float, chosen: Choices) -> Stru
 def _stacked(parts: list[Structures]) -> Structures:
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _BY_ROW}
     order = np.argsort(joined["absorbs"], kind="stable")
-    return Structures(
-        parts[0].table, parts[0].figures, parts[0].rate, **{name: own[order] for name, own in joined.items()}
-    )
+    own = {name: column[order] for name, column in joined.items()}
+    return Structures(parts[0].table, parts[0].figures, parts[0].rate, **own)
 
 
 def _closed(z: Floats, need: Floats, own: Floats) -> Floats:

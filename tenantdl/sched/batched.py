@@ -60,7 +60,7 @@ class BatchedScheduler:
         self._scheduler = Scheduler(config)
         self._book = self._scheduler.book
         self._config = config
-        self.families: dict[tuple[TenantId, ModelId, int], Family | None] = {}
+        self.families: dict[tuple[str, ModelId, int], Family | None] = {}
         self._works: Works = {}
         self._of_queue: list[Family] = []
         self._patience = Average()  # ns, until requests were sent to a lane or dropped
@@ -143,7 +143,8 @@ class BatchedScheduler:
     # --- requests
 
     def _family(self, event: RequestArrived) -> Family | None:
-        key = event.tenant, event.model, event.plan
+        queue = self._book.tenants[event.tenant].spec.queue
+        key = queue or event.tenant, event.model, event.plan
         if key not in self.families:
             self.families[key] = new_family(self._book, event, self._works)
         return self.families[key]
@@ -247,7 +248,7 @@ class BatchedScheduler:
         numbers = tuple(request.id for request in batch.requests)
         one = RequestArrived(
             RequestId(self._batches),
-            family.tenant,
+            members[0].tenant,
             family.model,
             family.plan(len(numbers)),
             deadline=min(member.deadline for member in members),

@@ -59,7 +59,9 @@ class TenantSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     its stated load takes, in 1/1000 of one core (0: none stated). Policies that prepare for a load
     also want to know `model` (that it mostly calls), `qos` and the expected `requests_ks` (in 1000
     seconds). `batching`: how its requests are batched, a name that
-    `batching.policies.policy` knows; nothing: not at all. `batch_max`: of so many at most."""
+    `batching.policies.policy` knows; nothing: not at all. `batch_max`: of so many at most. `queue`:
+    tenants with an equal one share their queues, on the terms of whoever's request comes first and
+    with the tightest `qos` (nothing: a queue of its own)."""
 
     tenant: TenantId
     queue_max: int
@@ -71,6 +73,7 @@ class TenantSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     requests_ks: int = 0
     batching: str = ""
     batch_max: int = 16
+    queue: str = ""
 
 
 class Overheads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

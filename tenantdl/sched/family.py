@@ -24,10 +24,11 @@ from tenantdl.units import Ns
 
 @dataclass(slots=True)
 class Family:
-    """Requests of `tenant` that may run together: plan `plans[i]` takes `sizes[i]` of them. `slo`:
-    their latency target; `policy`: a name; `varied`: requests of other shapes of the model take
-    much longer or shorter. How it went: `queues` by priority; requests `served` in
-    `batches`, and `passed_on` to be run alone because they are late."""
+    """Requests of `tenant` (and of those that share its queue) that may run together: plan
+    `plans[i]` takes `sizes[i]` of them. `slo`: their tightest latency target; `policy`: a name;
+    `varied`: requests of other shapes of the model take much longer or shorter. How it went:
+    `queues` by priority; requests `served` in `batches`, and `passed_on` to be run alone because
+    they are late."""
 
     tenant: TenantId
     model: ModelId
@@ -144,7 +145,8 @@ def new_family(book: Book, event: RequestArrived, works: Works) -> Family | None
         guess = Window(from_samples([expected[0]]))
         known = works.setdefault((event.tenant, event.model), guess)
         times = PointTimes(expected, known, POINTS[tenant.batching])
-    slo, policy = tenant.qos, tenant.batching
+    sharing = [t.spec.qos for t in book.tenants.values() if t.spec.queue == tenant.queue != ""]
+    slo, policy = min([tenant.qos, *sharing]), tenant.batching
     return Family(event.tenant, event.model, sizes, plans, slo, policy, costs, times, varied)
 
 

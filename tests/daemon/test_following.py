@@ -17,6 +17,7 @@ from tenantdl.ids import TenantId
 from tenantdl.load.applications import PlanSection
 from tenantdl.load.workload import Workload, parse_workload
 from tenantdl.plan.tables import Entry, Profile, write_table
+from tenantdl.plan.workload import WhatIf, plan_workload
 from tenantdl.sched.messages import TenantDeclared
 from tests.exec.fake_lane_backend import fake_bundle
 
@@ -103,6 +104,31 @@ def test_caps_and_tails_follow_the_plan_and_the_rates(workload: Workload) -> Non
     assert after["t"] == 16
     specs = {event.spec.tenant: event.spec for event in engine.told}
     assert specs[TenantId("t")].requests_ks > 1_000_000  # policies that prepare for a load know
+    assert specs[TenantId("t")].batching == "target-batch"  # batches wait until they are as planned
+    assert specs[TenantId("t")].load > 1000  # thousandths of a core: the slots planned for it
+
+
+def test_tenants_that_share_a_queue_by_plan_are_told_so(workload: Workload) -> None:
+    first = msgspec.structs.replace(workload.tenant[0], rate=150.0)
+    other = msgspec.structs.replace(first, name="u", qos_ms=310, batching="eager")
+    both = msgspec.structs.replace(workload, tenant=(first, other))
+    planned = plan_workload(both, WhatIf())
+    together = [each for each in planned.planned if len(each.tenants) == 2]
+    assert len(together) == 1, "batches of both cost less than each one's"
+    engine = Engine(both)
+
+    async def follow() -> None:
+        following = Following(both, PlanSection(), engine)
+        following.start()
+        while following.plans < 1:
+            await asyncio.sleep(0.005)
+        following.close()
+
+    asyncio.run(follow())
+    specs = {event.spec.tenant: event.spec for event in engine.told}
+    assert specs[TenantId("t")].queue == specs[TenantId("u")].queue == together[0].name
+    assert specs[TenantId("chain.a")].queue == ""
+    assert specs[TenantId("u")].batching == "eager"  # what the file says stays
 
 
 def test_what_cannot_be_planned_is_served_without_a_plan(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -310,6 +311,26 @@ def test_urgent_requests_have_a_queue_of_their_own() -> None:
         lanes.send(request(number, 0, priority=priority))
     lanes.advance(SECOND)
     assert [members for _, members in lanes.batches] == [(1,), (4,), (2, 3)]
+
+
+def test_tenants_share_a_queue_where_their_terms_say_so() -> None:
+    own = config("eager", lanes=1)
+    loose = TenantSpec(TenantId("l"), 2, 8, model=ModelId("m"), qos=Ns(2 * SLO), batching="eager")
+    for shared in ("", "both"):
+        tenants = [msgspec.structs.replace(t, queue=shared) for t in (own.tenants[0], loose)]
+        lanes = Lanes(
+            BatchedScheduler(msgspec.structs.replace(own, tenants=tuple(tenants))), lanes=1
+        )
+        lanes.send(request(1, 0))
+        for number, tenant in ((2, "l"), (3, "m"), (4, "l"), (5, "l")):
+            arrived = request(number, 0, slo=SLO + number)
+            lanes.send(msgspec.structs.replace(arrived, tenant=TenantId(tenant)))
+        lanes.advance(SECOND)
+        together = [(1,), (2, 3, 4)] if shared else [(1,), (2, 4), (3,)]
+        assert sorted(members for _, members in lanes.batches) == together
+        # Everybody's own bound holds still: the third of two at once.
+        refused = [n for n, (_, c) in lanes.answers.items() if isinstance(c, Reject)]
+        assert refused == [5] and lanes.answers.keys() == {1, 2, 3, 4, 5}
 
 
 def test_queues_are_bounded() -> None:
