@@ -19,7 +19,7 @@ import numpy as np
 from tenantdl.bench.envelope import write_results
 from tenantdl.bench.plan_cases import application, measured_tables
 from tenantdl.bench.plan_merging import merging_rows
-from tenantdl.plan.dag import Application
+from tenantdl.plan.dag import Application, ApplicationPlan
 from tenantdl.plan.exact import solve_exact
 from tenantdl.plan.planners import OURS, PLANNERS
 
@@ -81,16 +81,17 @@ def case_rows(
 ) -> list[Row]:
     """A row for each planner on one workload."""
     rows: list[Row] = []
+    plans: list[ApplicationPlan] = []
     for name in planners:
         begin = time.perf_counter_ns()
         plan = PLANNERS[name](workload)
         millis = (time.perf_counter_ns() - begin) / 1e6
         cost = None if plan is None else plan.cost
         rows.append({"planner": name, "case": case, "cost": cost, "millis": millis})
-    known = [row["cost"] for row in rows if row["cost"] is not None]
+        plans += [] if plan is None else [plan]
     optimum = bound = None
-    if exact and known:
-        solved = solve_exact(workload, cost_max=min(known) * (1 + 1e-4))
+    if exact and plans:
+        solved = solve_exact(workload, min(plans, key=lambda plan: plan.cost))
         if solved is not None:
             optimum, bound = solved.plan.cost, solved.bound
     common = {"optimal_cost": optimum, "bound": bound, "kind": workload.name}

@@ -3,8 +3,9 @@
 Whole machines are integers, fractions and dummies are continuous. The latency d + b/w of a tier is
 convex in w, so tangents bound it from below; where a solution lies below the curve another tangent
 is added and the program solved again. Every round's optimum is a lower bound of the true one, and
-the last solution meets the curve, so both are found. Latencies are in units of the target and rates
-in units of the module's, since HiGHS's tolerances are absolute.
+the last solution meets the curve, so both are found. The program looks only for what is cheaper
+than a plan that is known; where it has no solution, that plan is proven. Latencies are in units of
+the target and rates in units of the module's, since HiGHS's tolerances are absolute.
 
 Without tangents this would take a solver of second-order cone programs with integers; with them
 HiGHS does, which is well kept and comes with scipy.
@@ -12,6 +13,11 @@ HiGHS does, which is well kept and comes with scipy.
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,7 +32,8 @@ from tenantdl.plan.profile import Table, ordered, tie_groups
 
 ROUNDS_MAX = 60
 TOLERANCE = 2e-6  # of the latency target: HiGHS meets constraints to about 1e-6
-_TANGENTS = 10
+_TANGENTS = 6
+CHEAPER = 5e-6  # relative: plans that are no more than this cheaper are not looked for
 _GAP = 1e-6  # relative: how closely the optimum is proven
 _NEGLIGIBLE = 1e-5  # of a machine
 
@@ -93,42 +100,63 @@ class _Columns:
 
 
 def solve_exact(
-    application: Application, *, cost_max: float, seconds_max: float = 60.0
+    application: Application, known: ApplicationPlan, *, seconds_max: float = 60.0
 ) -> Exact | None:
-    """The cheapest plan of an application, given the cost of any plan for it (which only bounds the
-    search). None if it was not found in time. Raises UserError if there is no plan at all."""
+    """The cheapest plan of an application, given any `known` one: the program looks for something
+    cheaper, and most often the answer is that there is nothing. None if it was not found in time.
+    Raises UserError if there is no plan at all."""
     columns = _layout(application)
     size = columns[-1].latency + 1
     program = _Program(size)
+    cost_max = known.cost * (1 - CHEAPER)
     # What no module can do without leaves so much for each.
     least = [
         module.rate / own.table[0].ratio
         for module, own in zip(application.modules, columns, strict=True)
     ]
-    most = [cost_max - sum(least) + own for own in least]
-    for own, limit in zip(columns, most, strict=True):
+    most = [max(cost_max - sum(least), 0.0) + own for own in least]
+    for own, limit, plan in zip(columns, most, known.modules, strict=True):
         _module_rows(program, own, limit)
+        _known_tangents(program, own, plan)
     for path in application.paths:
         program.add({columns[m].latency: -1.0 for m in path}, -1.0)
     cost, integrality, upper = _variables(columns, most)
-    # The search is cut off where it gets no cheaper.
     program.add({int(place): -float(cost[place]) for place in np.flatnonzero(cost)}, -cost_max)
     for _ in range(ROUNDS_MAX):
-        answer = milp(
-            cost,
-            integrality=integrality,
-            bounds=Bounds(np.zeros(size), upper),
-            constraints=program.matrix(),
-            options={"mip_rel_gap": _GAP, "time_limit": seconds_max},
-        )
+        with _quiet():
+            answer = milp(
+                cost,
+                integrality=integrality,
+                bounds=Bounds(np.zeros(size), upper),
+                constraints=program.matrix(),
+                options={"mip_rel_gap": _GAP, "time_limit": seconds_max},
+            )
         if answer.status == 2:
-            raise UserError("no plan meets the latency target", where=application.name)
+            return Exact(known, cost_max)
         if answer.x is None or answer.status != 0:
             return None
         if not _cut(program, columns, answer.x):
             plans = tuple(_read(own, answer.x) for own in columns)
             return Exact(ApplicationPlan(plans, "exact"), float(answer.mip_dual_bound))
     raise InvariantError("tangents do not converge", (application.name,))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what HiGHS prints whatever it is told: on the process's output, not on Python's."""
+    libc = ctypes.CDLL(None)
+    sys.stdout.flush()
+    libc.fflush(None)
+    kept = os.dup(1)
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
+        yield
+    finally:
+        libc.fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _layout(application: Application) -> list[_Columns]:
@@ -173,6 +201,19 @@ def _module_rows(program: _Program, own: _Columns, cost_max: float) -> None:
         for at in span:
             _tangents(program, own, tier, float(at))
     program.add(served, 1.0)
+
+
+def _known_tangents(program: _Program, own: _Columns, plan: ModulePlan) -> None:
+    """Tangents where a plan touches the curves, since better ones are most likely nearby."""
+    tiers = {tier.configuration: tier for tier in plan.tiers}
+    below = 0.0
+    for number in reversed(range(len(own.table))):
+        tier = tiers.get(own.table[number])
+        part = tier.fraction * tier.configuration.throughput / own.rate if tier else 0.0
+        whole = tier.rate / own.rate if tier else 0.0
+        for at in {below + part, below + whole} - {0.0}:
+            _tangents(program, own, number, at)
+        below += whole
 
 
 def _tangents(program: _Program, own: _Columns, tier: int, at: float) -> None:

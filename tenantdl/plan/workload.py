@@ -190,7 +190,7 @@ def _planned(application: Application, group: Group, exact: bool, share: float |
         raise UserError(why_infeasible(application), where=f"application {application.name}")
     bound = None
     if exact:
-        solved = solve_exact(application, cost_max=plan.cost * (1 + 1e-4))
+        solved = solve_exact(application, plan)
         bound = None if solved is None else solved.bound
         if solved is not None and not margin and solved.plan.cost < plan.cost * (1 - 1e-6):
             plan = solved.plan
