@@ -54,6 +54,7 @@ def run(
     *,
     cases: int,
     seed: int,
+    first: int = 0,
     exact: bool = True,
     planners: Sequence[str] = tuple(PLANNERS),
     merging_cases: int = 0,
@@ -61,16 +62,16 @@ def run(
     command: str = "",
     progress: Progress = lambda phase, done: None,
 ) -> list[Row]:
-    """Plan `cases` applications with every planner, and `merging_cases` sets of applications for
-    merging. Raises UserError when `json` cannot be written."""
+    """Plan `cases` applications from number `first` on with every planner, and `merging_cases` sets
+    of applications for merging. Raises UserError when `json` cannot be written."""
     measured = measured_tables()
     for case in range(_WARM_UP_CASES):  # first calls import and fill caches
         PLANNERS[OURS](application(seed, case, measured))
     rows: list[Row] = []
-    for case in range(cases):
+    for case in range(first, first + cases):
         rows += case_rows(application(seed, case, measured), case, planners, exact=exact)
-        progress("applications", (case + 1) / cases)
-    rows += merging_rows(merging_cases, seed, progress)
+        progress("applications", (case + 1 - first) / cases)
+    rows += merging_rows(range(first, first + merging_cases), seed, progress)
     if json is not None:
         write_results(json, rows, command=command, seed=seed)
     return rows

@@ -29,14 +29,14 @@ _OWN_EVERY = 4
 
 
 def merging_rows(
-    cases: int, seed: int, progress: Callable[[str, float], None]
+    cases: range, seed: int, progress: Callable[[str, float], None]
 ) -> list[dict[str, Any]]:
     """A row for each merging on each case."""
     profiles, tables = read_profiles(), measured_tables()
     rows = []
-    for case in range(cases):
+    for done, case in enumerate(cases, 1):
         rows += _case_rows(case, seed, profiles, tables)
-        progress("merging", (case + 1) / cases)
+        progress("merging", done / len(cases))
     return rows
 
 

@@ -55,7 +55,7 @@ def run(
         ("poisson", "poisson + margin", margin),
     ):
         report(kind)
-        driven = _driven(workload, arrivals, 1 / (1 + more), duration_s)
+        driven = _driven(workload, arrivals, more, duration_s)
         result = qos.run(driven, backend=backend)
         beside = policies.simulated(driven, machine) if machine else {}
         promised = _promised(planned, arrivals, more)
@@ -80,17 +80,18 @@ def run(
     return rows
 
 
-def _driven(workload: Workload, arrivals: str, factor: float, duration_s: float) -> Workload:
-    """The tenants of a workload at a factor of their rates."""
+def _driven(workload: Workload, arrivals: str, margin: float, duration_s: float) -> Workload:
+    """The tenants of a workload at less than their rates, for which is planned all the same."""
     rates = workload.rates()
     return msgspec.structs.replace(
         workload,
         application=(),
+        plan=msgspec.structs.replace(workload.plan or PlanSection(), margin=margin),
         load=msgspec.structs.replace(
             workload.load, arrivals=arrivals, trace=None, duration_s=duration_s
         ),
         tenant=tuple(
-            msgspec.structs.replace(t, rate=rates[t.name] * factor, share=msgspec.UNSET)
+            msgspec.structs.replace(t, rate=rates[t.name] / (1 + margin), share=msgspec.UNSET)
             for t in workload.tenant
         ),
     )

@@ -23,6 +23,9 @@ def register(app: typer.Typer) -> None:
 
 def plan_command(
     cases: Annotated[int, typer.Option(min=0, max=100_000, help="Applications to plan.")] = 100,
+    first: Annotated[
+        int, typer.Option(min=0, max=100_000, help="Number of the first case, to run in parts.")
+    ] = 0,
     merging: Annotated[
         int | None,
         typer.Option(min=0, max=100_000, help="Sets of tenants to merge (default: a quarter)."),
@@ -50,6 +53,7 @@ def plan_command(
         rows = plan.run(
             cases=cases,
             seed=seed,
+            first=first,
             exact=exact,
             planners=names,
             merging_cases=cases // 4 if merging is None else merging,

@@ -124,8 +124,9 @@ class Following:
 
     async def _plan(self, rates: Mapping[str, float]) -> None:
         workload = _with_rates(self._workload, rates)
+        more = WhatIf(rate=1 + self._section.margin)
         try:
-            planned = await asyncio.to_thread(plan_workload, workload, WhatIf())
+            planned = await asyncio.to_thread(plan_workload, workload, more)
         except UserError as error:
             _log.warning("no plan, served without one: %s", error)
             return

@@ -85,10 +85,13 @@ class ApplicationSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 class PlanSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Present where the daemon is to follow a plan (`tenantdl plan` shows it). Rates are looked at
-    every `period_s`, and planned for anew when they are off by more than the share `drift`."""
+    every `period_s`, and planned for anew when they are off by more than the share `drift`.
+    `margin`: for so much more than the rates is planned (`tenantdl plan --hold` finds out how
+    much chance takes)."""
 
     period_s: Positive = 10.0
     drift: Annotated[float, Meta(gt=0, le=10)] = 0.2
+    margin: Annotated[float, Meta(ge=0, le=10)] = 0.0
 
 
 def check_applications(applications: tuple[ApplicationSection, ...], where: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -39,10 +40,16 @@ def test_rows_and_file(tmp_path: Path) -> None:
 
 
 def test_costs_do_not_depend_on_how_many_are_asked() -> None:
-    few = plan.run(cases=2, seed=7, exact=False, planners=[OURS])
-    more = plan.run(cases=3, seed=7, exact=False, planners=[OURS])
-    assert [r["cost"] for r in few] == [r["cost"] for r in more][:2]
-    assert all(row["optimal_cost"] is None for row in few)
+    few = plan.run(cases=2, seed=7, exact=False, planners=[OURS], merging_cases=1)
+    more = plan.run(cases=3, seed=7, exact=False, planners=[OURS], merging_cases=2)
+    last = plan.run(cases=1, first=2, seed=7, exact=False, planners=[OURS])
+
+    def costs(rows: list[plan.Row]) -> dict[tuple[str, int], float]:
+        return {(row["planner"], row["case"]): row["cost"] for row in rows}
+
+    assert costs(few).items() <= costs(more).items()
+    assert costs(last) == {(OURS, 2): costs(more)[OURS, 2]}
+    assert all(row["optimal_cost"] is None for row in last)
 
 
 def test_summaries() -> None:
@@ -73,11 +80,11 @@ def test_a_profile_table_is_made_of_measured_latencies(tmp_path: Path) -> None:
 
 def test_promises_are_simulated() -> None:
     rows = plan_promise.run(cases=4, seed=2, share=0.95)
-    assert len(rows) == 12
     by_arrivals = {(row["case"], row["arrivals"]): row for row in rows}
-    for case in range(4):
-        plain = by_arrivals[case, "poisson"]
-        held = by_arrivals[case, "poisson + margin"]
+    assert len(rows) == len(by_arrivals) == 16
+    for case, arrivals in itertools.product(range(4), ("constant", "poisson")):
+        plain = by_arrivals[case, arrivals]
+        held = by_arrivals[case, f"{arrivals} + margin"]
         assert held["within"] >= min(plain["within"], 0.95)
         assert held["cost_ratio"] >= 1 - 1e-9
     assert {row["modules"] for row in plan_promise.summarize(rows)} == {1, 2, 3, 4}
