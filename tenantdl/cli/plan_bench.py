@@ -148,7 +148,7 @@ def served_command(
         report=render.note,
     )
     columns = ["Arrivals", "Tenant", ">rate/s", ">SLO ms", ">planned", ">served", ">p95 ms"]
-    columns += [">p99 ms", ">margin"]
+    columns += [">p99 ms", ">margin", *([">simulated"] if machine else [])]
     render.table(
         "Share of requests within the target (planned: simulated; served: measured)",
         columns,
@@ -163,6 +163,7 @@ def served_command(
                 f"{row['p95_ms']:.1f}",
                 f"{row['p99_ms']:.1f}",
                 f"{row['margin']:.0%}",
+                *([f"{row['simulated_attainment']:.1%}"] if machine else []),
             ]
             for row in rows
         ],

@@ -6,7 +6,7 @@ machine can be stepped through on a laptop.
 Format history
   1  first form.
   2  launches carry cores and variant; plans have variants with costs on several core counts.
-  3  models and tenants come and go; arenas are the models'.
+  3  models and tenants come and go; arenas are the models'. Since then tenants may share a `queue`.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tenantdl.bench import qos
 from tenantdl.daemon.catalogue import open_catalogue
 from tenantdl.daemon.following import Following
 from tenantdl.daemon.stages import with_stages
@@ -18,9 +19,11 @@ from tenantdl.load.applications import PlanSection
 from tenantdl.load.workload import Workload, parse_workload
 from tenantdl.plan.tables import Entry, Profile, write_table
 from tenantdl.plan.workload import WhatIf, plan_workload
+from tenantdl.sched.journal import read
 from tenantdl.sched.messages import TenantDeclared
 from tests.exec.fake_lane_backend import fake_bundle
 
+HERE = Path(__file__).parent
 TEXT = """
     bundles = "BUNDLES"
     profiles = ["BUNDLES/table.json"]
@@ -150,3 +153,25 @@ def test_what_cannot_be_planned_is_served_without_a_plan(
     assert asyncio.run(follow()) == 0
     assert "takes at least" in caplog.text
     assert not engine.told
+
+
+def test_a_daemon_plans_anew_and_drops_nothing(
+    workload: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{HERE.parent / 'exec'}:{HERE.parents[1]}")
+    tenant = msgspec.structs.replace(workload.tenant[0], rate=100.0, qos_ms=5000, queue_max=1000)
+    stepping = msgspec.structs.replace(
+        workload,
+        application=(),
+        tenant=(tenant,),
+        plan=PlanSection(period_s=0.5),
+        load=msgspec.structs.replace(workload.load, pace=(1.0, 9.0), duration_s=5),
+    )
+    journal = tmp_path / "journal.jsonl"
+    result = qos.run(stepping, journal=journal, backend="fake_lane_backend")
+    _, entries = read(journal.read_bytes().splitlines())
+    told = [entry.event.spec for entry in entries if isinstance(entry.event, TenantDeclared)]
+    assert len(told) >= 2
+    assert len({spec.requests_ks for spec in told}) == len(told)
+    (row, _) = result.rows
+    assert row["answered"] == row["requests"] > 300
