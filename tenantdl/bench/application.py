@@ -11,8 +11,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from tenantdl.load.workload import Workload
 
 Row = dict[str, Any]
 Progress = Callable[[str, float], None]
-Reader = Callable[[Page], Sequence[str]]
+Read = Callable[[Page], Sequence[str]]
 
 APPLICATION, ONE_BY_ONE, RAPIDOCR = "application", "one-by-one", "rapidocr"
 SYSTEMS = (APPLICATION, ONE_BY_ONE, RAPIDOCR)
@@ -46,6 +48,15 @@ class _Score:
     lines: int = 0
     right: int = 0
     wrong: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """A client: it reads in a thread of its own, always the same, since connections of Triton's
+    client stay with the thread that they were made in."""
+
+    thread: ThreadPoolExecutor
+    read: Read
 
 
 def run(
@@ -93,36 +104,26 @@ def _row(system: str, concurrency: int, score: _Score) -> Row:
     }
 
 
-def _turn(shown: Sequence[Page], readers: Sequence[Reader], score: _Score) -> None:
-    """Read all pages, each by the reader (a client, a thread each) that is free first."""
+def _turn(shown: Sequence[Page], readers: Sequence[_Reader], score: _Score) -> None:
+    """Read all pages, each by the reader that is free first."""
     left = iter(shown)
     lock = threading.Lock()
-    failures: list[BaseException] = []
 
-    def client(reader: Reader) -> None:
-        while not failures:
+    def work(read: Read) -> None:
+        while True:
             with lock:
                 own = next(left, None)
             if own is None:
                 return
             begin = time.perf_counter()
-            try:
-                said = reader(own)
-            except Exception as error:
-                failures.append(error)
-                return
+            said = read(own)
             latency = time.perf_counter() - begin
             with lock:
                 _note(score, own, said, latency)
 
-    threads = [threading.Thread(target=client, args=(reader,)) for reader in readers]
     begin = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
+    for future in [reader.thread.submit(work, reader.read) for reader in readers]:
+        future.result()
     score.rates.append(len(shown) / (time.perf_counter() - begin))
 
 
@@ -143,20 +144,23 @@ def _readers(
     systems: Sequence[str],
     concurrency: int,
     stack: ExitStack,
-) -> dict[str, list[Reader]]:
-    """A reader for every client of every system; the daemon runs until `stack` is left."""
-    found: dict[str, list[Reader]] = {}
+) -> dict[str, list[_Reader]]:
+    """A reader for every client of every system; they and the daemon live until `stack` is left."""
+    makes: dict[str, Callable[[], Read]] = {}
     if served := [system for system in systems if system != RAPIDOCR]:
         url = stack.enter_context(running_daemon(workload)).url.removeprefix("http://")
-        make = {APPLICATION: _whole, ONE_BY_ONE: _one_by_one}
+        kinds = {APPLICATION: _whole, ONE_BY_ONE: _one_by_one}
         for system in served:
-            own = [make[system](workload, section, _Client(url)) for _ in range(concurrency)]
-            found[system] = own
+            makes[system] = partial(kinds[system], workload, section, url)
     if RAPIDOCR in systems:
         cores = len(workload.machine.cores) or 1
-        threads = max(cores // concurrency, 1)
-        found[RAPIDOCR] = [_rapidocr(threads) for _ in range(concurrency)]
-    return found
+        makes[RAPIDOCR] = partial(_rapidocr, max(cores // concurrency, 1))
+
+    def reader(make: Callable[[], Read]) -> _Reader:
+        thread = stack.enter_context(ThreadPoolExecutor(1))
+        return _Reader(thread, thread.submit(make).result())
+
+    return {system: [reader(make) for _ in range(concurrency)] for system, make in makes.items()}
 
 
 class _Client:
@@ -180,7 +184,9 @@ class _Client:
         return {name: answer.as_numpy(name) for name in names}
 
 
-def _whole(workload: Workload, section: ApplicationSection, client: _Client) -> Reader:
+def _whole(workload: Workload, section: ApplicationSection, url: str) -> Read:
+    client = _Client(url)
+
     def read(shown: Page) -> list[str]:
         text = client.infer(section.name, {"image": shown.image})["text"]
         return [line.decode() for line in text]
@@ -188,8 +194,9 @@ def _whole(workload: Workload, section: ApplicationSection, client: _Client) -> 
     return read
 
 
-def _one_by_one(workload: Workload, section: ApplicationSection, client: _Client) -> Reader:
+def _one_by_one(workload: Workload, section: ApplicationSection, url: str) -> Read:
     """The same glue in the client, which calls one model after the other."""
+    client = _Client(url)
     manifests = {
         module.name: read_manifest(Path(workload.bundles) / module.bundle_name)
         for module in section.module
@@ -218,7 +225,7 @@ def _one_by_one(workload: Workload, section: ApplicationSection, client: _Client
     return read
 
 
-def _rapidocr(threads: int) -> Reader:
+def _rapidocr(threads: int) -> Read:
     try:
         from rapidocr import RapidOCR
     except ImportError as error:
