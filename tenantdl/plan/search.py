@@ -126,7 +126,7 @@ def _refined(
     return found
 
 
-def _split(frontiers: Sequence[Frontier], places: Sequence[int]) -> _Split:
+def _split(frontiers: Sequence[Frontier], places: Ints) -> _Split:
     pairs = list(zip(frontiers, places, strict=True))
     return _Split(
         [float(frontier.latency[place]) for frontier, place in pairs],
