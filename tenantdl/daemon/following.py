@@ -28,7 +28,6 @@ from tenantdl.load.workload import Workload
 from tenantdl.plan.dag import Application, ApplicationPlan, successors
 from tenantdl.plan.drift import Drift
 from tenantdl.plan.workload import WhatIf, WorkloadPlan, plan_workload
-from tenantdl.sched.config import TenantSpec
 from tenantdl.sched.messages import TenantDeclared
 from tenantdl.units import Ns, from_seconds
 
@@ -98,7 +97,6 @@ class Following:
         self._section = section
         self._engine = engine
         self._seen: dict[str, int] = {}
-        self._told: dict[TenantId, TenantSpec] = {}
         self._task: asyncio.Task[None] | None = None
         self.plans = 0
 
@@ -149,9 +147,7 @@ class Following:
                 load=terms.loads[name],
                 batching=_PLANNED if waits else declared.batching,
             )
-            if self._told.get(name) != spec:
-                self._told[name] = spec
-                self._engine.tell(TenantDeclared(spec))
+            self._engine.tell(TenantDeclared(spec))
         for key, application in catalogue.applications.items():
             stages = {
                 name: dataclasses.replace(stage, tail=terms.tails.get(stage.tenant, stage.tail))
