@@ -1,6 +1,7 @@
 """Does a plan keep its word on the daemon? A workload planned, then served as planned and driven
-with equal gaps, with Poisson arrivals, and with Poisson arrivals at so much less than what is
-planned for as the margin says.
+with equal gaps, with Poisson arrivals, and with Poisson arrivals at less than what is planned for:
+at first as the margin says that is enough in a simulation, then at ever less until every tenant has
+its share.
 
 Rows: {"tenant", "arrivals", "rate", "margin", "slo_ms", "planned_within", "within", "p95_ms",
 "p99_ms"}: `planned_within` simulated with the plan's own dispatch, the others measured on the
@@ -28,6 +29,8 @@ from tenantdl.plan.workload import WhatIf, WorkloadPlan, plan_workload
 
 Row = dict[str, Any]
 
+_MARGINS = (0.25, 0.5, 1.0)
+
 
 def run(
     workload: Workload,
@@ -40,26 +43,23 @@ def run(
     backend: str = BACKEND,
     report: Callable[[str], None] = lambda text: None,
 ) -> list[Row]:
-    """Rows of every tenant and kind of arrivals. The margin is the largest that any queue needs to
-    hold `share` of Poisson arrivals. Raises UserError for a workload that cannot be planned."""
+    """Rows of every tenant and kind of arrivals. The first margin is the largest that any queue
+    needs to hold `share` of simulated Poisson arrivals. Raises UserError for a workload that cannot
+    be planned."""
     if not workload.tenant:
         raise UserError("no tenants to drive", where=workload.name)
     workload = msgspec.structs.replace(workload, plan=workload.plan or PlanSection())
     planned = plan_workload(workload, WhatIf())
     held = [hold(each.application, share) for each in planned.planned if each.tenants]
     margin = max((one.margin for one in held if one is not None), default=0.0)
-    rows: list[Row] = []
-    for arrivals, kind, more in (
-        ("constant", "constant", 0.0),
-        ("poisson", "poisson", 0.0),
-        ("poisson", "poisson + margin", margin),
-    ):
-        report(kind)
-        driven = _driven(workload, arrivals, more, duration_s)
-        result = qos.run(driven, backend=backend)
-        beside = policies.simulated(driven, machine) if machine else {}
+
+    def driven(arrivals: str, kind: str, more: float) -> list[Row]:
+        report(f"{kind}, {more:.0%}" if more else kind)
+        load = _driven(workload, arrivals, more, duration_s)
+        result = qos.run(load, backend=backend)
+        beside = policies.simulated(load, machine) if machine else {}
         promised = _promised(planned, arrivals, more)
-        rows += [
+        return [
             {
                 "tenant": row["tenant"],
                 "arrivals": kind,
@@ -75,6 +75,14 @@ def run(
             for row in result.rows
             if row["tenant"] in promised
         ]
+
+    rows = driven("constant", "constant", 0.0)
+    last = driven("poisson", "poisson", 0.0)
+    rows += last
+    for more in (margin, *(step for step in _MARGINS if step > margin)):
+        if more and min(row["within"] for row in last) < share:
+            last = driven("poisson", "poisson + margin", more)
+            rows += last
     if json is not None:
         write_results(json, rows, command=command, seed=workload.load.seed)
     return rows

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tenantdl.bench import plan_served
+from tenantdl.bench import plan_served, qos
 from tenantdl.bench.application import Row, _note, _row, _Score, run
 from tenantdl.bench.envelope import read_results
 from tenantdl.bench.pages import page
+from tenantdl.bench.qos_timeline import Timeline
 from tenantdl.errors import UserError
-from tenantdl.load.workload import parse_workload
+from tenantdl.load.workload import Workload, parse_workload
 from tenantdl.machine import usable_cores
 from tests.exec.fake_lane_backend import fake_bundle
 
@@ -33,7 +34,7 @@ rate = 10
 """
 
 
-def test_a_planned_workload_is_driven_three_times(
+def test_a_planned_workload_is_driven_with_less_until_all_are_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", f"{HERE.parent / 'exec'}:{HERE.parents[1]}")
@@ -44,12 +45,32 @@ def test_a_planned_workload_is_driven_three_times(
     rows = plan_served.run(
         parse_workload(text), share=0.9, duration_s=1, json=file, backend="fake_lane_backend"
     )
-    kinds = ["constant", "poisson", "poisson + margin"]
     assert [(row["arrivals"], row["tenant"]) for row in rows] == [
-        (kind, tenant) for kind in kinds for tenant in ("one", "two")
+        (kind, tenant) for kind in ("constant", "poisson") for tenant in ("one", "two")
     ]
     assert all(row["within"] == row["planned_within"] == 1 for row in rows[:2])
     assert read_results(file).results == rows
+
+    def late(workload: Workload, **_: object) -> qos.Result:
+        """In time is who gets at most twenty requests a second."""
+        rates = workload.rates()
+        rows: list[qos.Row] = [
+            {
+                "tenant": t.name,
+                "rate": rates[t.name],
+                "qos_ms": t.qos_ms,
+                "attainment": float(rates[t.name] <= 20),
+                "p95_ms": 1.0,
+                "p99_ms": 1.0,
+            }
+            for t in workload.tenant
+        ]
+        return qos.Result(workload, rows, {}, Timeline({}, [], 0, 0, {}), "")
+
+    monkeypatch.setattr(plan_served.qos, "run", late)
+    rows = plan_served.run(parse_workload(text), share=0.9, duration_s=1)
+    tried = [(row["margin"], row["within"]) for row in rows if row["tenant"] == "one"]
+    assert tried == [(0, 0), (0, 0), (0.25, 0), (0.5, 1)]
 
 
 def test_nothing_to_drive() -> None:
