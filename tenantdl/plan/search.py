@@ -27,7 +27,7 @@ _BLOCK = 4
 _NEAR, _FINER = 6, 2  # so many points are looked at more closely, by so many on either side
 _ROUNDS = 4
 _GOLDEN = (math.sqrt(5) - 1) / 2
-_STEPS = 20
+_STEPS = 32
 _PROBE = 1e-4  # of the target
 
 
