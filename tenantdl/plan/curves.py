@@ -164,7 +164,14 @@ def frontier(table: Table, rate: float, budget: float) -> Frontier:
     if not len(every.base):
         nothing = np.zeros(0)
         return Frontier(every, nothing, nothing, np.zeros(0, dtype=np.intp))
-    return _tightened(every, budgets, costs.min(axis=0), costs.argmin(axis=0))
+    # And where structures become as cheap as they get, which lies between samples.
+    rows = np.arange(len(every.base))
+    return _tightened(
+        every,
+        np.concatenate([budgets, np.repeat(budget, len(rows))]),
+        np.concatenate([costs.min(axis=0), costs[:, -1]]),
+        np.concatenate([costs.argmin(axis=0), rows]),
+    )
 
 
 def _tightened(every: Structures, budgets: Floats, cost: Floats, row: Ints) -> Frontier:
