@@ -15,14 +15,12 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from tenantdl.exec.turns import short_turns
 from tenantdl.ids import CoreId
-from tenantdl.units import US, Ns
+from tenantdl.units import US
 
-# As long as a client needs to take an answer in and ask again.
-SPIN_NS = 200 * US
-# What happens here takes less, and lanes wait for it.
-_TURN = Ns(100 * US)
+# As long as a client needs to take an answer in and ask again. (Who yields in between has to have
+# turns as long as others', or they never get theirs.)
+SPIN_NS = 300 * US
 _present_core: Callable[[], int] = ctypes.CDLL(None).sched_getcpu
 
 
@@ -41,7 +39,6 @@ class Attention:
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on."""
         self._loop = loop
-        short_turns(_TURN)
 
     def close(self) -> None:
         """Look no more."""

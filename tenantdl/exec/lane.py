@@ -22,11 +22,7 @@ from tenantdl.errors import ExecutionError
 from tenantdl.exec.lane_wire import Channel, Kind, Order, Report
 from tenantdl.exec.programs import Backend, Loaded
 from tenantdl.exec.template_wire import Spawn
-from tenantdl.exec.turns import short_turns
-from tenantdl.units import US, Ns
 
-# Blocks are longer, but a lane that is woken should begin.
-_TURN = Ns(500 * US)
 _log = logging.getLogger(__name__)
 
 
@@ -49,7 +45,6 @@ class LaneProcess:
         alive_fd: int,
     ) -> None:
         """`bell_fd` wakes the lane, `doorbell_fd` its owner, whose life `alive_fd` tells of."""
-        short_turns(_TURN)
         others = (core for core in spec.machine if core not in spec.cores)
         backend.pin([*spec.cores, *others])
         backend.choose(spec.cores)

@@ -30,8 +30,9 @@ from tenantdl.units import MS, SECOND, US, Ns
 _log = logging.getLogger(__name__)
 
 BACKEND = "tenantdl.exec.lane_backend"
-# Enough for the owner to place the next order after a lane has fallen idle; then the core is free.
-SPIN = Ns(50 * US)
+# Enough for a client to take its answer in and for its next request to come; then the core sleeps.
+# Whoever wants the core meanwhile gets it: the lane yields.
+SPIN = Ns(300 * US)
 # A lane that dies again and again is restarted after 0.1, 0.2, 0.4 … s.
 _RESTART_FIRST, _RESTART_LAST = Ns(SECOND // 10), Ns(10 * SECOND)
 _STARTS_MAX, _START_MAX = 3, Ns(60 * SECOND)
