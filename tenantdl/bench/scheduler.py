@@ -2,7 +2,8 @@
 protocol, arXiv 2308.07470 §5): Poisson arrivals, slots that only keep time.
 
 The highest rate counts at which the generator, which shares the core, is at most 2 ms behind in 99
-of 100 rounds. What a decision takes is measured at half of that rate.
+of 100 rounds. At half of that rate it is measured what a decision takes, and what all of them take
+for each request (`request_us`): with more models fewer requests of a round share a decision.
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ def _row(models: int, slots: int, protocol: Protocol, rate: float | None) -> Row
         "good_per_s": round(whole.good / protocol.seconds),
         "decision_us_p50": round(float(np.percentile(half.decisions, 50)) / US, 2),
         "decision_us_p99": round(float(np.percentile(half.decisions, 99)) / US, 2),
+        "request_us": round(sum(half.decisions) / max(1, half.requests) / US, 2),
     }
 
 

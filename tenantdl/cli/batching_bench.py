@@ -77,9 +77,9 @@ def scheduler_command(
             progress=progress,
         )
     columns = [">models", ">slots", ">requests/s", ">in time/s", ">lag p99 ms"]
-    columns += [">decision p50 us", ">p99 us"]
+    columns += [">decision p50 us", ">p99 us", ">a request us"]
     keys = ["models", "slots", "requests_per_s", "good_per_s", "lag_ms_p99"]
-    keys += ["decision_us_p50", "decision_us_p99"]
+    keys += ["decision_us_p50", "decision_us_p99", "request_us"]
     render.table("", columns, [[row[key] for key in keys] for row in rows])
     if not rows[0]["compiled"]:
         render.line(PLAIN)

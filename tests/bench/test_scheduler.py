@@ -63,6 +63,7 @@ def test_rows_have_the_contracts_fields(tmp_path: Path) -> None:
     for row in rows:
         assert row["requests_per_s"] > 0
         assert 0 < row["decision_us_p50"] <= row["decision_us_p99"]
+        assert row["request_us"] > 0
 
 
 def test_no_rate_can_be_kept_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

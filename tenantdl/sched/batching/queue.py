@@ -32,9 +32,9 @@ class Queue:
         self.among: int = among
         self.priority: int = spec.priority
         self.varied: bool = spec.varied
-        self.network = network
         self.control: int = network.control
         self.data: int = network.data
+        self.response: int = network.response
         self.jitter: int = network.jitter
         self.budget: int = spec.slo - network.response - network.control - network.jitter
         self.latency = Latency(spec.times)
@@ -89,7 +89,7 @@ class Queue:
     def push(self, requests: tuple[Request, ...], now: int) -> bool:
         """Take requests in; whether all are behind the first that was there."""
         deadlines, behind = self.deadlines, len(self) > 0
-        response: int = self.network.response
+        response = self.response
         for request in requests:
             deadline = request.deadline - response
             if self.head == len(deadlines) or deadline >= deadlines[-1]:
@@ -111,7 +111,7 @@ class Queue:
 
     def cancel(self, request: Request) -> bool:
         """Take a waiting request out; whether it was there."""
-        deadline = request.deadline - self.network.response
+        deadline = request.deadline - self.response
         place = bisect_left(self.deadlines, deadline, self.head)
         while place < len(self.deadlines) and self.deadlines[place] == deadline:
             if self.requests[place].id == request.id:
