@@ -6,12 +6,12 @@ for the form that does not exist yet gets a conversion inserted. Producers ask w
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
+from blake3 import blake3
 
 from tenantdl.compile.graph import Array, Graph, Node, TensorType
 from tenantdl.compile.kernels.convert import pack_kernel, pad_kernel, unpack_kernel
@@ -191,9 +191,9 @@ class Context:
     def constant(self, array: Array) -> str:
         """Buffer with a constant; equal arrays share one."""
         array = np.ascontiguousarray(array)
-        digest = hashlib.blake2b(array.tobytes(), digest_size=12)
+        digest = blake3(array.reshape(-1).view(np.uint8))
         digest.update(repr((array.shape, array.dtype.str)).encode())
-        name = f"@{digest.hexdigest()}"
+        name = f"@{digest.hexdigest(length=12)}"
         if name not in self.program.constants:
             self.program.constants[name] = array
             self.program.buffers[name] = Buffer(array.shape, array.dtype.name)
