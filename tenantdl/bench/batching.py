@@ -2,7 +2,7 @@
 
 Every bundle is served to one tenant, alone or beside the others. Of a bundle with several lengths,
 requests have log-uniform ones, as texts and lines of print have: short ones are frequent, long
-ones do the work. The SLO is a multiple of the 99th percentile of latencies alone.
+ones do the work. The SLO is a multiple of the 99th percentile of latencies alone, on one core.
 """
 
 from __future__ import annotations
@@ -222,7 +222,8 @@ def _workload(
 
 
 def _alone(bundle: Path, settings: Settings, cores: Sequence[int], folder: Path) -> _Served:
-    """Requests one by one, every kind equally often; the first of each is cold."""
+    """Requests one by one on one core (a slot), every kind equally often; the first of each is
+    cold."""
     manifest = read_manifest(bundle)
     streams = [
         _stream(manifest.name, t, folder / f"{manifest.name}-{i}.body", settings.seed + i)
@@ -234,7 +235,7 @@ def _alone(bundle: Path, settings: Settings, cores: Sequence[int], folder: Path)
     rounds = 1 + max(3, _ALONE // len(streams))
     times = [[(r * len(streams) + i) * gap for r in range(rounds)] for i in range(len(streams))]
     served = _Served(bundle, manifest, streams, np.array([1e4]))
-    with running_daemon(_workload([served], settings, cores, "off", 1.0)) as daemon:
+    with running_daemon(_workload([served], settings, cores[:1], "off", 1.0)) as daemon:
         samples = _issue(daemon.url, streams, times)
     if any(sample.status != _OK for sample in samples):
         raise ExecutionError(f"{manifest.name}: a request alone was not answered")
