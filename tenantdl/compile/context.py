@@ -191,7 +191,7 @@ class Context:
     def constant(self, array: Array) -> str:
         """Buffer with a constant; equal arrays share one."""
         array = np.ascontiguousarray(array)
-        digest = blake3(array.reshape(-1).view(np.uint8))
+        digest = blake3(array.reshape(-1).view(np.uint8).data)
         digest.update(repr((array.shape, array.dtype.str)).encode())
         name = f"@{digest.hexdigest(length=12)}"
         if name not in self.program.constants:
