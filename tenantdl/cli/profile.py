@@ -138,7 +138,7 @@ def _bundles(
         for solo in profile.solos
     ]
     render.table("Measured on this machine", columns, rows)
-    for title, found in (("Beside", profile.corun), ("First block, after", profile.before)):
+    for title, found in (("Beside", profile.corun), ("After", profile.before)):
         table = [
             [m.victim, m.other, m.turns, f"{m.slowdown:.3f}", f"{100 * m.error:.1f} %"]
             for m in sorted(found, key=lambda m: -m.slowdown)

@@ -90,11 +90,10 @@ def with_variants(
 ) -> Plan:
     """`plan`, cut into segments, with its variants. Runs on the calling thread, which it pins."""
     times = _measure(Runner(bundle, _trial(plan, ways), arena), ways, cores)
-    chosen = _chosen(times, ways)
     # What is run in parts has one kernel: its parts may come in different variants.
     own = zip(times.alone[0][0].tolist(), plan.calls, strict=True)
-    long = np.array([parts_of(round(ns), call.loop) > 1 for ns, call in own])
-    chosen = {goal: np.where(long, 0, pick) for goal, pick in chosen.items()}
+    fixed = np.array([parts_of(round(ns), call.loop) > 1 for ns, call in own])
+    chosen = _chosen(times, ways, fixed)
     first = _of(times.alone[0], next(iter(chosen.values())))
     segments = cut([round(float(t)) for t in first], plan.calls)
     variants = tuple(_variant(goal, pick, ways, times, segments) for goal, pick in chosen.items())
@@ -148,8 +147,9 @@ def _trial(plan: Plan, ways: Ways) -> Plan:
     return msgspec.structs.replace(plan, variants=variants)
 
 
-def _chosen(times: _Times, ways: Ways) -> dict[str, NDArray[np.int64]]:
-    """Goal → the way that each operator takes; `latency` first."""
+def _chosen(times: _Times, ways: Ways, fixed: NDArray[np.bool_]) -> dict[str, NDArray[np.int64]]:
+    """Goal → the way that each operator takes, the plan's own where it is `fixed`; `latency`
+    first."""
     single, most = times.alone[0], times.alone[-1]
     private = np.array([[f.private for f in row] for row in ways.footprints], np.float64)
     traffic = np.array([[f.traffic for f in row] for row in ways.footprints], np.float64)
@@ -161,7 +161,7 @@ def _chosen(times: _Times, ways: Ways) -> dict[str, NDArray[np.int64]]:
         "private": private + affordable,
         "traffic": traffic + affordable,
     }
-    picks = {goal: _best(cost) for goal, cost in goals.items()}
+    picks = {goal: np.where(fixed, 0, _best(cost)) for goal, cost in goals.items()}
     axes = [single, most, goals["pressed"], private, traffic]
     kept: dict[str, NDArray[np.int64]] = {}
     for goal, pick in picks.items():

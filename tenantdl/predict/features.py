@@ -1,7 +1,8 @@
 """Samples as numbers: rates over what the machine has, so that they mean the same anywhere.
 
 `MONOTONE` says which way physics goes: more traffic, fuller caches, more neighbours or a colder
-start never make the victim faster. What describes the victim alone may do either.
+start never make the victim faster. What describes the victim alone may do either. What hardware
+counters say is optional: not a number where there are none.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tenantdl.predict.samples import Room, Sample
+from tenantdl.predict.samples import Party, Room, Sample
 
 Array = NDArray[np.float64]
 
@@ -34,6 +35,10 @@ FEATURES = (
     ("all_reuse", 1),
     ("all_shared", 1),
     ("before_bytes", 1),
+    ("victim_accesses", 0),
+    ("victim_misses", 0),
+    ("others_accesses", 1),
+    ("others_misses", 1),
 )
 NAMES = tuple(name for name, _ in FEATURES)
 MONOTONE = tuple(sign for _, sign in FEATURES)
@@ -67,8 +72,26 @@ def vector(sample: Sample, room: Room) -> list[float]:
         stream + victim.stream / bandwidth,
         reuse + victim.reuse / bandwidth,
         shared + victim.shared / cache,
-        sample.before.shared_bytes + sample.before.private_bytes,
+        _left_behind(sample.before),
+        *_counted(sample, bandwidth),
     ]
+
+
+def _left_behind(before: Party | None) -> float:
+    """Bytes that may lie in the caches in place of the victim's."""
+    if before is None:
+        return 0.0
+    return before.footprint.shared_bytes + before.footprint.private_bytes
+
+
+def _counted(sample: Sample, bandwidth: float) -> list[float]:
+    """Accesses and misses of the victim and of the others, if they are known of everybody."""
+    parties = (sample.victim, *sample.others)
+    known = [party.counted for party in parties if party.counted is not None]
+    if len(known) < len(parties):
+        return [np.nan] * 4
+    others = [sum(pair[place] for pair in known[1:]) for place in (0, 1)]
+    return [rate / bandwidth for rate in (*known[0], *others)]
 
 
 def matrix(samples: Sequence[Sample], room: Room) -> Array:

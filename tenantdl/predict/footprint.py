@@ -16,6 +16,3 @@ class Footprint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reuse_bytes: float
     shared_bytes: float
     private_bytes: float
-
-
-NOTHING = Footprint(0.0, 0.0, 0.0, 0.0, 0.0)

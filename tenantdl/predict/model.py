@@ -132,11 +132,16 @@ class Boosted:
 
         self._room = room
         kept, held = _split(samples, seed)
-        parameters: dict[str, Any] = _PARAMETERS | {"seed": seed, "monotone_constraints": MONOTONE}
+        # Without counters their features are none: trees draw lots among those there are.
+        self._known = np.flatnonzero(~np.isnan(matrix(samples, room)).all(axis=0))
+        parameters: dict[str, Any] = _PARAMETERS | {
+            "seed": seed,
+            "monotone_constraints": tuple(MONOTONE[column] for column in self._known),
+        }
 
         def fit(chosen: Sequence[Sample]) -> Any:
             target = np.log(np.maximum(slowdowns(chosen), 0.5))
-            data = xgboost.DMatrix(matrix(chosen, room), target)
+            data = xgboost.DMatrix(self._matrix(chosen), target)
             return xgboost.train(parameters, data, _ROUNDS)
 
         self._trees = fit(kept)
@@ -148,9 +153,7 @@ class Boosted:
         """The middle one of what is to be expected."""
         if not len(samples):
             return np.zeros(0)
-        logarithms: Array = self._trees.inplace_predict(matrix(samples, self._room)).astype(
-            np.float64
-        )
+        logarithms: Array = self._trees.inplace_predict(self._matrix(samples)).astype(np.float64)
         return np.exp(logarithms)
 
     def choose(self, samples: Sequence[Sample]) -> int:
@@ -162,6 +165,10 @@ class Boosted:
         rank = min(len(self._residuals) - 1, int(np.ceil(q * (len(self._residuals) + 1))) - 1)
         upper: Array = self.predict(samples) * np.exp(self._residuals[max(0, rank)])
         return upper
+
+    def _matrix(self, samples: Sequence[Sample]) -> Array:
+        rows: Array = matrix(samples, self._room)[:, self._known]
+        return rows
 
     def _residuals_of(self, samples: Sequence[Sample]) -> Array:
         residuals: Array = np.log(slowdowns(samples)) - np.log(self.predict(samples))
@@ -185,9 +192,9 @@ def _level(samples: Sequence[Sample]) -> Array:
 
 
 def _estimated(sample: Sample) -> tuple[float, float]:
-    parties = (sample.victim, *sample.others)
-    misses = sum(party.stream for party in parties)
-    return misses + sum(party.reuse for party in parties), misses
+    """By what counters said of each alone, or by footprints."""
+    pairs = [p.counted or (p.stream + p.reuse, p.stream) for p in (sample.victim, *sample.others)]
+    return sum(accesses for accesses, _ in pairs), sum(misses for _, misses in pairs)
 
 
 def _split(samples: Sequence[Sample], seed: int) -> tuple[list[Sample], list[Sample]]:

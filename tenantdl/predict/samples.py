@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from tenantdl.predict.footprint import NOTHING, Footprint
+from tenantdl.predict.footprint import Footprint
 
 
 class Room(NamedTuple):
@@ -22,7 +22,8 @@ class Room(NamedTuple):
 
 class Party(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A variant of a model on some cores, a run of which takes `alone_ns` undisturbed. `beside`:
-    the share of its cores that are in cache domains of the victim's."""
+    the share of its cores that are in cache domains of the victim's. `counted`: accesses to and
+    misses of the last-level cache by hardware counters, bytes/ns, where there are any."""
 
     model: str
     variant: int
@@ -30,6 +31,7 @@ class Party(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     alone_ns: float
     footprint: Footprint
     beside: float = 1.0
+    counted: tuple[float, float] | None = None
 
     @property
     def stream(self) -> float:
@@ -48,21 +50,22 @@ class Party(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`slowdown`: of `victim` beside `others`, over alone. `before`: what ran last on its cores
-    (cold caches). `mix`: what ran together, whatever the variants and cores: samples of one mix
-    are kept on one side of a split. `counters`: accesses to and misses of the shared caches by
-    all, bytes/ns, where they could be read."""
+    """`slowdown`: of `victim` beside `others`, over alone, of a whole run. `before`: what ran last
+    on its cores (cold caches), None: the victim itself. `mix`: what ran together, whatever the
+    variants and cores: samples of one mix are kept on one side of a split. `counters`: accesses to
+    and misses of the shared caches by all, bytes/ns, where they could be read."""
 
     mix: str
     victim: Party
     others: tuple[Party, ...]
     slowdown: float
-    before: Footprint = NOTHING
+    before: Party | None = None
     counters: tuple[float, float] | None = None
 
     def models(self) -> frozenset[str]:
         """Everybody in it."""
-        return frozenset((self.victim.model, *(other.model for other in self.others)))
+        before = () if self.before is None else (self.before.model,)
+        return frozenset((self.victim.model, *before, *(other.model for other in self.others)))
 
 
 def mix_of(victim: str, others: Sequence[str]) -> str:

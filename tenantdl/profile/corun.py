@@ -34,6 +34,8 @@ _SETTLE_S = 0.002
 _ENOUGH = 0.004
 # What a pair that nobody has measured may be off by, however little traffic there is.
 _UNKNOWN = 0.02
+# The segments at the beginning of a run that find the caches cold: about 2 ms.
+_COLD_SEGMENTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +177,8 @@ def measure_before(
     seconds: float,
     report: Callable[[str], None] = lambda text: None,
 ) -> int:
-    """How much slower the first block is when another model ran on the core just before; for pairs
-    of first variants, until `seconds` have passed; how many were measured."""
+    """How much slower a run is when another model ran on the core just before; for pairs of first
+    variants, until `seconds` have passed; how many were measured."""
     firsts = [s for s in found if s.cores == 1 and s.variant == 0]
     known = store.measured("before")
     pin(this_machine().cores[:1])
@@ -194,20 +196,24 @@ def measure_before(
 
 
 def _after(victim: Runner, other: Runner) -> list[float]:
-    """(first segment after another model / after itself), turn by turn."""
+    """Slowdowns of runs after another model, turn by turn. What it costs is paid in the first
+    segments: only these are compared, since the noise of a whole run is larger than that."""
+    part = min(_COLD_SEGMENTS, victim.segment_count)
 
-    def first() -> int:
+    def run() -> tuple[int, int]:
         start = time.perf_counter_ns()
-        victim.run_block(0, 1)
-        taken = time.perf_counter_ns() - start
-        victim.run_block(1, victim.segment_count)
-        return taken
+        victim.run_block(0, part)
+        first = time.perf_counter_ns() - start
+        if part < victim.segment_count:
+            victim.run_block(part, victim.segment_count)
+        return first, time.perf_counter_ns() - start
 
     ratios = []
-    first()
+    run()
     for _ in range(TURNS):
-        warm = first()
+        warm, whole = run()
         run_ns(other, 0)
-        cold = first()
-        ratios.append(cold / ((warm + first()) / 2))
+        cold, _ = run()
+        again, whole_again = run()
+        ratios.append(1 + (2 * cold - warm - again) / (whole + whole_again))
     return ratios

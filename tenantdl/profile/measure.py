@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from tenantdl.profile.corun import measure_before, measure_corun
+from tenantdl.profile.counters import open_counters
 from tenantdl.profile.solo import Runners, measure_solo
 from tenantdl.profile.store import Measured, Solo, Store
 from tenantdl.profile.subjects import room, subjects
@@ -39,9 +41,10 @@ def measure(
     with ThreadPoolExecutor(1) as thread:  # affinity and core group are a thread's own
 
         def work() -> Profile:
-            with Store(output) as store:
+            counters = open_counters()
+            with Store(output) as store, closing(counters) if counters else nullcontext():
                 runners = Runners()
-                measure_solo(store, found, runners, report)
+                measure_solo(store, found, runners, report, counters)
                 if seconds > 0:
                     measure_before(store, found, runners, _BEFORE * seconds, report)
                     measure_corun(store, found, runners, room(), (1 - _BEFORE) * seconds, report)

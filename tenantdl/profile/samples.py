@@ -1,4 +1,5 @@
-"""A profile as samples: encounters of a victim's variants with one neighbour."""
+"""A profile as samples: encounters of a victim's variants with one neighbour, or with what another
+model left in the caches of its core."""
 
 from __future__ import annotations
 
@@ -25,4 +26,10 @@ def encounters(store: Store) -> list[tuple[Sample, ...]]:
             key = (victim.split("/v")[0], neighbour)
             mix = mix_of(own.model, [other.model])
             met.setdefault(key, []).append(Sample(mix, own, (other,), measured.slowdown))
+    for (victim, other), measured in store.measured("before").items():
+        if victim in parties and other in parties and measured.error <= ERROR_MAX:
+            own, before = parties[victim], parties[other]
+            mix = f"{own.model}<{before.model}"
+            sample = Sample(mix, own, (), measured.slowdown, before)
+            met.setdefault((victim.split("/v")[0], f"<{other}"), []).append(sample)
     return [tuple(sorted(found, key=lambda s: s.victim.variant)) for found in met.values()]

@@ -13,6 +13,7 @@ from tenantdl.bundle.load import LoadedBundle, load_bundle
 from tenantdl.exec.cores import pin
 from tenantdl.exec.runner import Runner
 from tenantdl.machine import this_machine
+from tenantdl.profile.counters import Counters
 from tenantdl.profile.store import Solo, Store
 from tenantdl.profile.subjects import Subject, party
 
@@ -20,6 +21,8 @@ QUANTILES = (1, 5, 25, 50, 75, 95, 99)
 _RUNS_MIN, _RUNS_MAX = 10, 400
 _SECONDS = 1.0
 _BOUNDARY_RUNS = 5
+# What a counted access to the last-level cache moves, bytes.
+_LINE = 64
 
 
 class Runners:
@@ -52,8 +55,10 @@ def measure_solo(
     found: Sequence[Subject],
     runners: Runners,
     report: Callable[[str], None] = lambda text: None,
+    counters: Counters | None = None,
 ) -> None:
-    """Measure those that the store does not know yet."""
+    """Measure those that the store does not know yet; with hardware `counters`, where there are
+    any, of the calling thread."""
     known = store.solos()
     cores = this_machine().cores
     for subject in found:
@@ -70,9 +75,21 @@ def measure_solo(
         ):
             times.append(run_ns(runner, subject.variant))
         quantiles = {str(q): float(np.percentile(times, q)) for q in QUANTILES}
-        what = msgspec.json.encode(party(subject, quantiles["50"])).decode()
         boundary = _boundary_ns(runner, subject.variant)
+        counted = None if counters is None else _moved(runner, subject.variant, counters)
+        what = msgspec.json.encode(party(subject, quantiles["50"], counted)).decode()
         store.add_solo(Solo(subject.name, len(times), quantiles, boundary, what))
+
+
+def _moved(runner: Runner, variant: int, counters: Counters) -> tuple[float, float]:
+    """Bytes that a run gets from the last-level cache, and from beyond it: counted on one core,
+    where the calling thread does it all."""
+    pin(this_machine().cores[:1])
+    run_ns(runner, variant)
+    with counters:
+        run_ns(runner, variant)
+    counts = counters.read()
+    return _LINE * counts.cache_accesses, _LINE * counts.cache_misses
 
 
 def _boundary_ns(runner: Runner, variant: int) -> float:

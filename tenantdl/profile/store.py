@@ -2,6 +2,7 @@
 
 Format history
   1  first form.
+  2  `before`: slowdowns of whole runs, not of their first segments; counters of parties.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import msgspec
 from tenantdl.errors import UserError
 from tenantdl.machine import this_machine
 
-FORMAT = 1
+FORMAT = 2
 # What makes machines alike (as in result files: memory differs by pages from boot to boot).
 _ALIKE = ("model", "arch", "cores", "caches", "features")
 _SCHEMA = """

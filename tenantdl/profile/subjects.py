@@ -85,12 +85,14 @@ def footprint(bundle: Path, manifest: Manifest, plan: Plan, variant: int) -> Foo
     )
 
 
-def party(subject: Subject, alone_ns: float) -> Party:
-    """A subject as predictors know it."""
+def party(subject: Subject, alone_ns: float, counted: tuple[float, float] | None = None) -> Party:
+    """A subject as predictors know it. `counted`: bytes that a run accesses in the last-level cache
+    and misses there."""
     manifest = read_manifest(subject.bundle)
     plan = manifest.plans[subject.plan]
     known = footprint(subject.bundle, manifest, plan, subject.variant)
-    return Party(subject.model, subject.variant, subject.cores, alone_ns, known)
+    rates = None if counted is None else (counted[0] / alone_ns, counted[1] / alone_ns)
+    return Party(subject.model, subject.variant, subject.cores, alone_ns, known, counted=rates)
 
 
 def stressor(kind: str) -> Party:

@@ -174,10 +174,11 @@ def slowdowns(
         if key not in known:
             known[key] = _wait_alone(machine, launch)
         waits.append(known[key])
-    latency = _latencies(machine, running, kept, waits)
+    lines = [_line(launch.demand, kept[i], waits[i]) for i, launch in enumerate(running)]
+    latency = _latencies(machine, running, kept, lines)
     return [
-        _slower(launch, kept[i], waits[i], _mean(launch.sockets, latency))
-        for i, launch in enumerate(running)
+        fixed + rate * _mean(launch.sockets, latency)
+        for launch, (fixed, rate) in zip(running, lines, strict=True)
     ]
 
 
@@ -193,8 +194,13 @@ def kept_parts(machine: MachineFile, running: Sequence[Running]) -> list[float]:
 
 
 def _mean(parts: Parts, values: Mapping[int, float]) -> float:
-    cores = sum(count for _, count in parts)
-    return sum(values[place] * count for place, count in parts) / cores
+    if len(parts) == 1:
+        return values[parts[0][0]]
+    cores = total = 0.0
+    for place, count in parts:
+        cores += count
+        total += values[place] * count
+    return total / cores
 
 
 def traffic(demand: Demand, kept: float) -> float:
@@ -206,11 +212,13 @@ def _wait(demand: Demand, kept: float, latency: float) -> float:
     return traffic(demand, kept) * MEMORY_LATENCY * latency + demand.reuse * kept
 
 
-def _slower(launch: Running, kept: float, alone: float, latency: float) -> float:
+def _line(demand: Demand, kept: float, alone: float) -> tuple[float, float]:
+    """(fixed, rate): at latency q a launch is slowed down by fixed + rate · q."""
     if alone <= 0:
-        return 1.0
-    wait = launch.demand.wait
-    return 1 - wait + wait * _wait(launch.demand, kept, latency) / alone
+        return 1.0, 0.0
+    part = demand.wait / alone
+    memory = traffic(demand, kept) * MEMORY_LATENCY
+    return 1 - demand.wait + part * demand.reuse * kept, part * memory
 
 
 def _wait_alone(machine: MachineFile, launch: Running) -> float:
@@ -245,19 +253,17 @@ def _latencies(
     machine: MachineFile,
     running: Sequence[Running],
     kept: Sequence[float],
-    alone: Sequence[float],
+    lines: Sequence[tuple[float, float]],
 ) -> dict[int, float]:
     """Memory's latency in every socket, over that of an idle bus."""
     found: dict[int, float] = {}
     for socket in sorted({socket for launch in running for socket, _ in launch.sockets}):
         loads = _loads(machine, running, kept, socket)
         queue = _queue(sum(loads.values()) / machine.bandwidth_gbs)
+        terms = [(load, lines[i][0], lines[i][1] * queue) for i, load in loads.items()]
 
-        def asked(bus: float, queue: float = queue, loads: dict[int, float] = loads) -> float:
-            return sum(
-                load / _slower(running[i], kept[i], alone[i], bus * queue)
-                for i, load in loads.items()
-            )
+        def asked(bus: float, terms: list[tuple[float, float, float]] = terms) -> float:
+            return sum([load / (fixed + rate * bus) for load, fixed, rate in terms])
 
         found[socket] = queue * _balance(asked, machine.bandwidth_gbs)
     return found

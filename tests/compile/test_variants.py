@@ -31,7 +31,7 @@ def net() -> Net:
     return net
 
 
-def every_choice(times: variants._Times, ways: Ways) -> dict[str, np.ndarray]:
+def every_choice(times: variants._Times, ways: Ways, fixed: object) -> dict[str, np.ndarray]:
     """Every way as a variant of its own, whatever was measured."""
     chosen = {"latency": np.zeros(times.alone[0].shape[1], np.int64)}
     for number, way in enumerate(ways.substitutes, 1):
@@ -107,6 +107,12 @@ def _ways(private: list[list[int]], traffic: list[list[int]], count: int = 5) ->
     return Ways((), rows, count)
 
 
+def _picked(times: object, ways: Ways, fixed: list[bool] | None = None) -> dict[str, list[int]]:
+    fixed = fixed or [False] * len(ways.footprints[0])
+    chosen = variants._chosen(times, ways, np.array(fixed))  # type: ignore[arg-type]
+    return {goal: pick.tolist() for goal, pick in chosen.items()}
+
+
 def test_goals_pick_what_serves_them_operator_by_operator() -> None:
     times = _times(
         [[100, 100], [80, 101], [105, 300]],  # the second operator's third way is far too dear
@@ -114,7 +120,7 @@ def test_goals_pick_what_serves_them_operator_by_operator() -> None:
         [[120, 200], [150, 150], [120, 400]],
     )
     ways = _ways([[9, 9], [9, 9], [9, 1]], [[7, 7], [7, 7], [7, 7]])
-    chosen = {goal: pick.tolist() for goal, pick in variants._chosen(times, ways).items()}  # type: ignore[arg-type]
+    chosen = _picked(times, ways)
     assert chosen["latency"] == [1, 0]
     assert chosen["cores"] == [2, 0]
     assert chosen["pressed"] == [0, 1]
@@ -124,7 +130,15 @@ def test_goals_pick_what_serves_them_operator_by_operator() -> None:
 def test_what_is_no_better_in_anything_is_dropped_and_the_number_is_kept() -> None:
     same = [[100.0, 100.0], [99.0, 99.0]]
     ways = _ways([[9, 9], [9, 9]], [[7, 7], [7, 7]])
-    assert list(variants._chosen(_times(same, same, same), ways)) == ["latency"]  # type: ignore[arg-type]
+    assert list(_picked(_times(same, same, same), ways)) == ["latency"]
     better = [[100.0, 100.0], [50.0, 50.0]]
     few = _ways([[9, 9], [1, 1]], [[7, 7], [7, 7]], count=1)
-    assert len(variants._chosen(_times(same, better, same), few)) == 1  # type: ignore[arg-type]
+    assert len(_picked(_times(same, better, same), few)) == 1
+
+
+def test_operators_that_are_run_in_parts_keep_their_kernel() -> None:
+    """And a goal that only they could serve is none."""
+    alone, many = [[100.0, 100.0]] * 2, [[50.0, 50.0], [50.0, 30.0]]
+    times, ways = _times(alone, many, alone), _ways([[9, 9], [9, 9]], [[7, 7], [7, 7]])
+    assert _picked(times, ways)["cores"] == [0, 1]
+    assert list(_picked(times, ways, [False, True])) == ["latency"]

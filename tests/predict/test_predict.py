@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -79,6 +81,65 @@ def test_quantiles_cover_what_they_say_on_mixes_not_seen(boosted: Boosted) -> No
     assert covered >= 0.9
     assert (boosted.quantile(test, 0.95) < 1.15 * boosted.predict(test)).all()
     assert (boosted.quantile(test, 0.95) >= boosted.quantile(test, 0.5)).all()
+
+
+def test_what_ran_before_is_learned() -> None:
+    """A cold start costs 1 % for a megabyte that the other left in the caches."""
+    rng = np.random.default_rng(4)
+    train = []
+    for megabytes in rng.uniform(0, 8, 200).tolist():
+        other = Party("o", 0, 1, 1e6, Footprint(1e8, 0.0, 0.0, megabytes * 1e6, 0.0))
+        slow = 1 + 0.01 * megabytes
+        train.append(Sample("v<o", party("v", 5.0), (), slow, before=other))
+    learned = Boosted(train, ROOM, 0)
+    assert train[0].models() == {"v", "o"}
+    cold = learned.predict(sorted(train, key=lambda s: s.slowdown))
+    assert (np.diff(cold) >= -1e-9).all()
+    assert float(np.abs(cold - np.sort(slowdowns(train))).max()) < 0.01
+    undisturbed = Sample("v", party("v", 5.0), (), 1.0)
+    assert learned.predict([undisturbed]) == pytest.approx([1.0], abs=0.005)
+
+
+def counted(samples: list[Sample], rate: Callable[[Party], float]) -> list[Sample]:
+    """With counters that show misses of `rate`."""
+
+    def seen(party: Party) -> Party:
+        return msgspec.structs.replace(party, counted=(2 * rate(party), rate(party)))
+
+    return [
+        msgspec.structs.replace(s, victim=seen(s.victim), others=tuple(map(seen, s.others)))
+        for s in samples
+    ]
+
+
+def test_counters_tell_what_footprints_do_not() -> None:
+    """Footprints are all alike; what slows the victim down is what the neighbour misses."""
+    rng = np.random.default_rng(5)
+    hidden = {f"m{i}": float(rng.uniform(0, 50)) for i in range(40)}
+    plain = [
+        Sample(mix_of("v", [name]), party("v", 5.0), (party(name, 9.0),), 1 + rate / 50)
+        for name, rate in hidden.items()
+        for _ in range(5)
+    ]
+    informed = counted(plain, lambda party: hidden.get(party.model, 1.0))
+    assert error(Boosted(plain, ROOM, 0), plain) > 0.1
+    learned = Boosted(informed, ROOM, 0)
+    assert error(learned, informed) < 0.03
+    rising = sorted(informed, key=lambda s: s.slowdown)
+    assert (np.diff(learned.predict(rising)) >= -1e-9).all()
+    assert error(Linear(informed, ROOM, 0), informed) < error(Linear(plain, ROOM, 0), plain) / 2
+
+
+def test_counters_of_some_are_no_feature() -> None:
+    whole = counted(samples(1, 1), lambda party: party.stream)[0]
+    named = dict(zip(NAMES, vector(whole, ROOM), strict=True))
+    assert named["others_misses"] == pytest.approx(sum(o.stream for o in whole.others) / 100)
+    assert named["victim_accesses"] == pytest.approx(2 * whole.victim.stream / 100)
+    part = msgspec.structs.replace(
+        whole, victim=msgspec.structs.replace(whole.victim, counted=None)
+    )
+    named = dict(zip(NAMES, vector(part, ROOM), strict=True))
+    assert np.isnan(named["others_misses"]) and np.isnan(named["victim_misses"])
 
 
 def test_a_roofline_stretches_the_victims_memory_part() -> None:

@@ -23,7 +23,7 @@ class FakeKernel:
         (bits,) = struct.unpack_from("=Q", attributes, 40)
         self.asked.append((event, bits))
         reader, writer = os.pipe()
-        os.write(writer, struct.pack("=QQQ", 1000 * (event + 1), 10, 5))
+        os.write(writer, 50 * struct.pack("=QQQ", 1000 * (event + 1), 10, 5))
         os.close(writer)
         return reader
 

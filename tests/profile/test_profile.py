@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import struct
 from pathlib import Path
 
+import msgspec
 import pytest
 from nets import Net
 
@@ -17,8 +20,10 @@ from tenantdl.predict.footprint import Footprint
 from tenantdl.predict.samples import Party
 from tenantdl.profile import corun
 from tenantdl.profile.corun import company, pooled
+from tenantdl.profile.counters import Counters
 from tenantdl.profile.measure import measure
 from tenantdl.profile.samples import encounters
+from tenantdl.profile.solo import Runners, measure_solo
 from tenantdl.profile.store import Measured, Solo, Store
 from tenantdl.profile.subjects import room, subjects
 
@@ -97,6 +102,39 @@ def test_what_is_known_worst_is_worth_most(bundle: Path) -> None:
     vague = Measured(victim.name, "stress:write", 7, 1.1, 0.03)
     assert worth("stress:write", vague) == 0.03
     assert worth("stress:write", Measured(victim.name, "stress:write", 99, 1.1, 0.001)) == 0
+
+
+def test_what_ran_before_is_a_sample(tmp_path: Path) -> None:
+    party = Party("a", 0, 1, 1e6, Footprint(1, 2, 3, 4, 5))
+    other = msgspec.structs.replace(party, model="b")
+    with Store(tmp_path / "p.sqlite") as store:
+        for name, what in (("a@1/v0/c1", party), ("b@1/v0/c1", other)):
+            text = msgspec.json.encode(what).decode()
+            store.add_solo(Solo(name, 10, {"50": 1e6}, 0.5, text))
+        store.add("before", Measured("a@1/v0/c1", "b@1/v0/c1", 7, 1.02, 0.001))
+        store.add("before", Measured("b@1/v0/c1", "a@1/v0/c1", 7, 1.5, 0.2))  # known too badly
+        ((sample,),) = encounters(store)
+    assert (sample.victim, sample.others, sample.before) == (party, (), other)
+    assert sample.slowdown == 1.02
+
+
+def test_counters_become_rates_of_parties(bundle: Path, tmp_path: Path) -> None:
+    files = []
+    for value in (1, 2, 30, 4):
+        reader, writer = os.pipe()
+        os.write(writer, 50 * struct.pack("=QQQ", 1000 * value, 5, 5))
+        os.close(writer)
+        files.append(reader)
+    counters = Counters(files, lambda file, request, zero: None)
+    with Store(tmp_path / "p.sqlite") as store:
+        measure_solo(store, subjects([bundle]), Runners(), counters=counters)
+        solos = list(store.solos().values())
+    counters.close()
+    assert solos
+    for solo in solos:
+        counted = msgspec.json.decode(solo.party, type=Party).counted
+        alone = solo.quantiles_ns["50"]
+        assert counted == pytest.approx((64 * 30_000 / alone, 64 * 4_000 / alone))
 
 
 @pytest.mark.skipif(len(this_machine().cores) < 2, reason="one core: nobody to run beside")
