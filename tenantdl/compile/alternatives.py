@@ -20,7 +20,7 @@ from tenantdl.compile.schedules import Schedules
 from tenantdl.compile.target import CpuTarget
 
 # Of the plan's distinct kernels, how many may come to them for each way there is to run it.
-KERNELS_A_WAY = 0.2
+KERNELS_A_WAY = 0.15
 # Of the plan's weights, what other packings may add.
 _WEIGHTS_MAX = 0.5
 # Operators that do less are left alone: they do not decide anything.

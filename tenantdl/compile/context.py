@@ -17,7 +17,7 @@ from tenantdl.compile.graph import Array, Graph, Node, TensorType
 from tenantdl.compile.kernels.convert import pack_kernel, pad_kernel, unpack_kernel
 from tenantdl.compile.kernels.layout import NO_BORDER, Border, Packed, Planar
 from tenantdl.compile.operator import Buffer, Kernel, Lowered, Operator, Program, Wide
-from tenantdl.compile.schedules import Choice, Schedules
+from tenantdl.compile.schedules import Choice, Packing, Schedules
 from tenantdl.compile.target import CpuTarget
 
 Form = Literal["packed", "plain"]
@@ -194,6 +194,19 @@ class Context:
         digest = blake3(array.reshape(-1).view(np.uint8).data)
         digest.update(repr((array.shape, array.dtype.str)).encode())
         name = f"@{digest.hexdigest(length=12)}"
+        if name not in self.program.constants:
+            self.program.constants[name] = array
+            self.program.buffers[name] = Buffer(array.shape, array.dtype.name)
+        return name
+
+    def weights(self, source: Array, key: tuple[object, ...], pack: Callable[[], Array]) -> str:
+        """Buffer with weights packed from `source` in the way that `key` names: packed, and told
+        from others by their bytes, once for all lowerings of a graph."""
+        known = self.schedules.packings
+        if key not in known or known[key].source is not source:
+            array = np.ascontiguousarray(pack())
+            known[key] = Packing(source, self.constant(array), array)
+        name, array = known[key].name, known[key].packed
         if name not in self.program.constants:
             self.program.constants[name] = array
             self.program.buffers[name] = Buffer(array.shape, array.dtype.name)

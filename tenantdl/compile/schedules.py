@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -49,10 +49,19 @@ class Choice(Generic[S]):
     footprint: tuple[int, int] | None = None
 
 
+class Packing(NamedTuple):
+    """`source`: weights as the graph has them; `packed`: as a kernel reads them, under the `name`
+    that follows from their bytes."""
+
+    source: Any
+    name: str
+    packed: Any
+
+
 class Schedules:
     """Records, and for what they do not hold: the candidate of rank `rank`. `panels`: how wide the
     panels are that dense weights were packed in, by the value that holds them; `borders`: what was
-    kept around packed values; `packings`: what Winograd's transforms made of weights. `beyond`: how
+    kept around packed values; `packings`: weights as they were packed for kernels. `beyond`: how
     many places behind a plan's own schedules these are (`others`). Without `winograd4` convolutions
     do without the large, less accurate tiles of Winograd's algorithm."""
 
@@ -65,7 +74,7 @@ class Schedules:
         self.beyond = 0
         self.panels: dict[str, int] = {}
         self.borders: dict[str, Any] = {}
-        self.packings: dict[tuple[object, ...], Any] = {}
+        self.packings: dict[tuple[object, ...], Packing] = {}
 
     def others(self, rank: int) -> Schedules:
         """Those that pick the candidate `rank` places behind these' for the same plan in memory:

@@ -42,7 +42,7 @@ _DEAR = 1.10
 # A variant has to be this much better than every other in something.
 _WORTH = 0.99
 _ROUNDS, _ROUNDS_MIN = 6, 3
-_SECONDS_MAX = 4.0
+_SECONDS_MAX = 3.0
 _NEIGHBOUR = "write"
 
 

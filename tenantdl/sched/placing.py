@@ -74,6 +74,7 @@ def place(
     rank: RankFunction,
     want: WantFunction,
     holds: Callable[[Request], bool] | None = None,
+    claim: Rank | None = None,
 ) -> Iterator[Choice]:
     """Start candidates on free cores, best rank first. `holds`: whether those behind have to wait
     when one does not get what it wants."""
@@ -82,7 +83,9 @@ def place(
     heap = [(rank(request), request) for request in candidates(book)]
     heapq.heapify(heap)
     while heap and book.free:
-        _, request = heapq.heappop(heap)
+        own, request = heapq.heappop(heap)
+        if claim is not None and claim < own:
+            return
         if request.state not in (State.WAITING, State.PARKED) or not book.has_arena(request):
             continue
         waited = request.state is State.WAITING
@@ -114,7 +117,12 @@ def on_free_cores(
 
 
 def take_over(
-    book: Book, rank: RankFunction, want: WantFunction, *, preempts: bool
+    book: Book,
+    rank: RankFunction,
+    want: WantFunction,
+    *,
+    preempts: bool,
+    claim: Rank | None = None,
 ) -> Iterator[Choice]:
     """What busy lanes should do next, the least urgent lane first.
 
@@ -132,7 +140,7 @@ def take_over(
         candidate = _best_for(lane, ranked)
         choice = _rival(book, lane, candidate, rank, want) if candidate and preempts else None
         if choice is None and book.config.ahead:
-            choice = _next(book, lane, candidate, rank, want)
+            choice = _next(book, lane, candidate, rank, want, claim)
         if choice is not None:
             yield choice
             ranked = sorted(candidates(book), key=rank)
@@ -176,13 +184,35 @@ def _rival(
     return None
 
 
+def claimed(book: Book, rank: RankFunction) -> Rank | None:
+    """The rank of the most urgent request that runs on fewer cores than it wants, and may still be
+    in time: what is less urgent leaves cores to it."""
+    found = None
+    for lane in book.busy.values():
+        launch = lane.pending[-1] if lane.pending else lane.running
+        if launch is None or len(launch.cores) >= launch.wanted:
+            continue
+        request = book.requests[launch.request]
+        if not request.late and not request.doomed and (found is None or rank(request) < found):
+            found = rank(request)
+    return found
+
+
 def _next(
-    book: Book, lane: Lane, candidate: Request | None, rank: RankFunction, want: WantFunction
+    book: Book,
+    lane: Lane,
+    candidate: Request | None,
+    rank: RankFunction,
+    want: WantFunction,
+    claim: Rank | None,
 ) -> Choice | None:
     launch, running = lane.running, book.running(lane)
     if launch is None or running is None or lane.pending or not book.near_end(lane):
         return None
     goes_on = launch.end < running.costs.count and not running.doomed
+    first = min([rank(r) for r in (running if goes_on else None, candidate) if r], default=None)
+    if claim is not None and first is not None and claim < first:
+        return None
     if goes_on and (candidate is None or rank(running) < rank(candidate)):
         return _on_lane(book, lane, running, launch.end, want, preempt=False)
     if candidate is None:

@@ -6,6 +6,7 @@ Algorithms, one file each: `conv_direct` (dense, grouped by whole blocks, stems)
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -157,8 +158,8 @@ def _lower(context: Context, group: Group) -> None:
     node = group.anchor
     geometry = Geometry(context, node)
     lanes = context.target.lanes
-    weights = context.graph.constants[node.inputs[1]]
-    weights = weights.reshape(*weights.shape[:2], *geometry.kernel)
+    original = context.graph.constants[node.inputs[1]]
+    weights = original.reshape(*original.shape[:2], *geometry.kernel)
     groups = geometry.groups
     if groups > 1 and not geometry.depthwise and not geometry.blocked_groups(lanes):
         weights, groups = densify(weights, groups, geometry.channels), 1
@@ -180,19 +181,23 @@ def _lower(context: Context, group: Group) -> None:
         program,
     )
     choices: tuple[Choice[Any], ...] = ()
+    key: tuple[object, ...]
     results = [out_name]
     if geometry.depthwise:
-        kind, packed = "depthwise_conv2d", pack_depthwise(weights, lanes)
+        kind, key = "depthwise_conv2d", ("depthwise", node.inputs[1])
+        pack = partial(pack_depthwise, weights, lanes)
         sums = group.output in context.sums
         kernel = depthwise(spec, depthwise_pixels(spec, context.target), sums=sums)
         results += [context.new_sums(group.output)] if sums else []
     elif (algorithm := _algorithm(context, node, geometry)[1]).schedule is not None:
-        kind, packed = "conv2d_winograd", _transformed(context, node, weights, algorithm.schedule)
+        kind, key = "conv2d_winograd", _packing(node, algorithm.schedule)
+        pack = partial(pack_winograd, weights, lanes, algorithm.schedule)
         kernel, choices = winograd(spec, algorithm.schedule), (algorithm,)
     else:
         planar = isinstance(data, Planar)
         kind = "conv2d"
-        packed = pack_planar(weights, lanes) if planar else pack_weights(weights, lanes)
+        key = ("planar" if planar else "direct", node.inputs[1], geometry.groups)
+        pack = partial(pack_planar if planar else pack_weights, weights, lanes)
         direct = direct_schedule(context, spec)
         kernel, choices = conv2d(spec, direct.schedule), (algorithm, direct)
     bias = context.constant(bias_vector(context, node, geometry.outputs))
@@ -200,7 +205,7 @@ def _lower(context: Context, group: Group) -> None:
         group.name,
         kind,
         kernel,
-        (source, context.constant(packed), bias, *operands, *results),
+        (source, context.weights(original, key, pack), bias, *operands, *results),
         n_outputs=len(results),
         flops=flops(context, node),
         choices=choices,
@@ -216,16 +221,6 @@ def _thins(geometry: Geometry, lanes: int) -> bool:
 def _packing(node: Node, schedule: WinogradSchedule) -> tuple[object, ...]:
     """What packed weights depend on."""
     return (node.inputs[1], schedule.rows, schedule.columns, schedule.blocks)
-
-
-def _transformed(context: Context, node: Node, weights: Array, schedule: WinogradSchedule) -> Array:
-    """Packed weights, computed once for all lowerings of a graph: that takes most of their time."""
-    known = context.schedules.packings
-    key = _packing(node, schedule)
-    if key not in known:
-        known[key] = pack_winograd(weights, context.target.lanes, schedule)
-    packed: Array = known[key]
-    return packed
 
 
 def direct_schedule(context: Context, spec: ConvSpec) -> Choice[ConvSchedule]:

@@ -64,7 +64,11 @@ def _lower(context: Context, group: Group) -> None:
     choice = context.schedules.pick(key, found, lambda s: footprint(spec, s))
     schedule = choice.schedule
     panels.setdefault(node.inputs[1], schedule.panel)
-    packed = context.constant(pack_panels(weights.reshape(inner, columns), spec, schedule))
+    packed = context.weights(
+        weights,
+        ("dense", node.inputs[1], schedule.panel),
+        lambda: pack_panels(weights.reshape(inner, columns), spec, schedule),
+    )
     args = (source, packed, *operands, context.new_plain(group.output))
     kernel = dense(spec, schedule)
     flops = 2 * rows * inner * columns

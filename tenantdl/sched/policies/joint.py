@@ -21,7 +21,7 @@ from typing import NamedTuple
 from tenantdl.ids import TenantId
 from tenantdl.sched.book import Book
 from tenantdl.sched.costs import UNDISTURBED
-from tenantdl.sched.placing import Choice, Decide, Want, place, take_over, urgency
+from tenantdl.sched.placing import Choice, Decide, Want, claimed, place, take_over, urgency
 from tenantdl.sched.queue import Rank
 from tenantdl.sched.request import Request
 from tenantdl.units import SECOND, Ns
@@ -76,15 +76,17 @@ def tenantdl(book: Book, parameter: int) -> Decide:
             return
         book.mark_late(now, _LATE)
         rivals = max(1, len(book.waiting) + len(book.parked))
-        yield from place(book, rank, want, holds)
-        yield from take_over(book, rank, want, preempts=ahead)
+        claim = claimed(book, rank) if ahead else None
+        yield from place(book, rank, want, holds, claim)
+        claim = claimed(book, rank) if ahead else None
+        yield from take_over(book, rank, want, preempts=ahead, claim=claim)
 
     return decide
 
 
 def find_fit(book: Book, request: Request, begin: int, room: int) -> Fit:
     """The cheapest way to be in time, wider if that costs little and there is `room` for it; the
-    cheapest way at all, if there is none."""
+    cheapest way at all, if there is none. `begin`: where it would go on, after what it runs now."""
     costs = request.costs
     pressure = min(UNDISTURBED, max(book.pressure // book.cores_max, book.level))
     usable = costs.usable(max(1, room))
@@ -94,6 +96,8 @@ def find_fit(book: Book, request: Request, begin: int, room: int) -> Fit:
     had = book.cores.size(request.group) if begin else 0
     resize, ready = book.config.overheads.resize, book.cores.size(book.ready)
     slack = (request.deadline - book.now) * _SAFE // UNDISTURBED
+    if begin > request.progress:  # what runs now comes first
+        slack -= costs.at(variant, had).between(request.progress, begin)
     times: list[int] = []
     # Without one that is in time, the cheapest is taken.
     place, least, able = 0, 0, False
