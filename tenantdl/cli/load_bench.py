@@ -19,7 +19,7 @@ Target = Annotated[
     str | None,
     typer.Option(
         metavar="NAME,…",
-        help="Find the highest rates that hold, on: daemon, sim, triton, triton-static,"
+        help="Find the highest rates that hold, on: daemon[-1|-2], sim, triton, triton-static,"
         " onnxruntime[-pools|-shared], openvino[-latency]. Without: one rate on the daemon.",
     ),
 ]

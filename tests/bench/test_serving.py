@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tenantdl.bench.envelope import read_results
-from tenantdl.bench.serving import compare, page, simulated, usage
+from tenantdl.bench.serving import compare, page, simulated, targets, usage
 from tenantdl.bench.serving.compare import Settings
 from tenantdl.bench.serving.partition import Demand, best_partition
 from tenantdl.bench.serving.probe import Probe, Tally, tally
 from tenantdl.bench.serving.search import find_rates
-from tenantdl.bench.serving.targets import check_target
+from tenantdl.bench.serving.targets import TARGETS, Setup, check_target
 from tenantdl.cli.main import run
 from tenantdl.errors import UserError
 from tenantdl.ids import CoreId
@@ -214,3 +216,24 @@ def test_the_simulator_is_moved_by_what_it_is_wrong_about_alone() -> None:
     assert said["p50_error"] == pytest.approx(5.5 / 7.5 - 1, abs=1e-4)
     assert (said["calibrated_p50_error"], said["calibrated_p95_error"]) == (0.0, 0.0)
     assert (said["attainment_error"], said["calibrated_attainment_error"]) == (0.25, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "cores"), [("daemon", ()), ("daemon-1", (1,)), ("daemon-2", (2,))]
+)
+def test_launches_of_a_daemon_can_be_kept_on_so_many_cores(
+    name: str, cores: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Workload] = []
+
+    @contextlib.contextmanager
+    def daemon(workload: Workload, **options: object) -> Iterator[SimpleNamespace]:
+        started.append(workload)
+        yield SimpleNamespace(url="http://here", pid=1)
+
+    monkeypatch.setattr(targets, "running_daemon", daemon)
+    workload = parse_workload(TEXT.format(bundles=tmp_path, core=0))
+    with TARGETS[name](Setup(workload, tmp_path)) as served:
+        assert served.url == "http://here"
+    assert started[0].scheduler.cores == cores
+    assert started[0].tenant == workload.tenant

@@ -79,14 +79,23 @@ class Served:
 Open = Callable[[Setup], AbstractContextManager[Served]]
 
 
-@contextlib.contextmanager
-def _daemon(setup: Setup) -> Iterator[Served]:
-    journal = setup.folder / "journal.jsonl" if setup.journal else None
-    with contextlib.ExitStack() as stack:
-        with on_cores(setup.cores):
-            running = running_daemon(setup.workload, journal=journal, backend=setup.backend)
-            daemon = stack.enter_context(running)
-        yield Served(daemon.url, daemon.pid, journal, grpc=daemon.grpc)
+def _daemon(*launch_cores: int) -> Open:
+    """Every launch on one of `launch_cores` numbers of cores; without any, as the workload says."""
+
+    @contextlib.contextmanager
+    def opened(setup: Setup) -> Iterator[Served]:
+        workload = setup.workload
+        journal = setup.folder / "journal.jsonl" if setup.journal else None
+        if launch_cores:
+            scheduler = msgspec.structs.replace(workload.scheduler, cores=launch_cores)
+            workload = msgspec.structs.replace(workload, scheduler=scheduler)
+        with contextlib.ExitStack() as stack:
+            with on_cores(setup.cores):
+                running = running_daemon(workload, journal=journal, backend=setup.backend)
+                daemon = stack.enter_context(running)
+            yield Served(daemon.url, daemon.pid, journal, grpc=daemon.grpc)
+
+    return opened
 
 
 def _runtime(name: str) -> Open:
@@ -146,7 +155,9 @@ def _triton(static: bool) -> Open:
 
 
 TARGETS: dict[str, Open] = {
-    "daemon": _daemon,
+    "daemon": _daemon(),
+    "daemon-1": _daemon(1),
+    "daemon-2": _daemon(2),
     **{name: _runtime(name) for name in RUNTIMES},
     "triton": _triton(static=False),
     "triton-static": _triton(static=True),
