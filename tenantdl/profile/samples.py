@@ -26,10 +26,10 @@ def encounters(store: Store) -> list[tuple[Sample, ...]]:
             key = (victim.split("/v")[0], neighbour)
             mix = mix_of(own.model, [other.model])
             met.setdefault(key, []).append(Sample(mix, own, (other,), measured.slowdown))
-    for (victim, other), measured in store.measured("before").items():
-        if victim in parties and other in parties and measured.error <= ERROR_MAX:
-            own, before = parties[victim], parties[other]
-            mix = f"{own.model}<{before.model}"
-            sample = Sample(mix, own, (), measured.slowdown, before)
-            met.setdefault((victim.split("/v")[0], f"<{other}"), []).append(sample)
+    for (victim, before), measured in store.measured("before").items():
+        if victim in parties and before in parties and measured.error <= ERROR_MAX:
+            own, earlier = parties[victim], parties[before]
+            mix = f"{own.model}<{earlier.model}"
+            sample = Sample(mix, own, (), measured.slowdown, earlier)
+            met.setdefault((victim.split("/v")[0], f"<{before}"), []).append(sample)
     return [tuple(sorted(found, key=lambda s: s.victim.variant)) for found in met.values()]

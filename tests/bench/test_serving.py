@@ -229,7 +229,7 @@ def test_launches_of_a_daemon_can_be_kept_on_so_many_cores(
     @contextlib.contextmanager
     def daemon(workload: Workload, **options: object) -> Iterator[SimpleNamespace]:
         started.append(workload)
-        yield SimpleNamespace(url="http://here", pid=1)
+        yield SimpleNamespace(url="http://here", pid=1, grpc=None)
 
     monkeypatch.setattr(targets, "running_daemon", daemon)
     workload = parse_workload(TEXT.format(bundles=tmp_path, core=0))
