@@ -126,7 +126,8 @@ def test_usage_counts_this_process() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("mlserver", "no driver for MLServer"),
+        ("mlserver", r"not set up in .*: run scripts/peers/setup_mlserver\.sh"),
+        ("rayserve", r"not set up in .*: run scripts/peers/setup_rayserve\.sh"),
         ("tritom", "unknown; known: sim, daemon"),
         ("triton", r"not set up in .*: run scripts/peers/setup_triton\.sh"),
     ],

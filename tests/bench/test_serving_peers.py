@@ -10,14 +10,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tenantdl.bench.serving import compare, triton
+from tenantdl.bench.serving import compare, mlserver, rayserve, triton
 from tenantdl.bench.serving.compare import Settings
-from tenantdl.bench.serving.models import onnx_file, served_models
+from tenantdl.bench.serving.models import onnx_file, served_models, streams
 from tenantdl.bench.serving.runtimes import RUNTIMES, OnnxModel, open_models
 from tenantdl.bundle.load import file_digest
 from tenantdl.bundle.manifest import MANIFEST
 from tenantdl.errors import UserError
 from tenantdl.ids import CoreId
+from tenantdl.load.protocol import decode_request, tensors
 from tenantdl.load.workload import Workload, parse_workload
 from tenantdl.machine import usable_cores
 from tests.exec.fake_lane_backend import fake_bundle
@@ -125,3 +126,25 @@ def test_what_triton_is_told(workload: Workload, tmp_path: Path) -> None:
     static = (tmp_path / "static" / "six" / "config.pbtxt").read_text()
     assert "instance_group [{kind: KIND_CPU count: 1}]" in static
     assert 'key: "cores" value {string_value: "3"}' in static
+
+
+def test_what_mlserver_and_ray_are_told(workload: Workload, model: Path, tmp_path: Path) -> None:
+    models = served_models(workload)
+    mlserver.write_folder(models, 2, tmp_path / "mlserver", [1, 2, 3])
+    server = msgspec.json.decode((tmp_path / "mlserver" / "settings.json").read_bytes())
+    assert (server["host"], server["http_port"], server["parallel_workers"]) == ("127.0.0.1", 1, 2)
+    one = (tmp_path / "mlserver" / "six" / "model-settings.json").read_bytes()
+    assert msgspec.json.decode(one)["parameters"]["uri"] == str(model)
+    rayserve.write_task(models, 2, tmp_path / "ray.json", 8000)
+    task = msgspec.json.decode((tmp_path / "ray.json").read_bytes())
+    assert task == {"port": 8000, "cores": 2, "models": {"six": str(model)}}
+
+
+def test_a_server_that_takes_json_gets_the_same_tensors(workload: Workload, tmp_path: Path) -> None:
+    sent = []
+    for binary in (True, False):
+        (stream,) = streams(workload, tmp_path, rate=1.0, duration_s=1.0, seed=5, binary=binary)
+        body = Path(stream.body).read_bytes()
+        sent.append(tensors(*decode_request(memoryview(body), stream.header_length))["x"])
+    assert np.array_equal(*sent)
+    assert b"binary_data_size" not in body

@@ -22,14 +22,14 @@ import msgspec
 import numpy as np
 
 from tenantdl.bench.envelope import write_results
-from tenantdl.bench.serving import models, usage
+from tenantdl.bench.serving import usage
 from tenantdl.bench.serving.checks import Check, one_answer_each, replays
-from tenantdl.bench.serving.probe import alone
+from tenantdl.bench.serving.probe import alone, comparing_plan
 from tenantdl.bench.serving.targets import Served
 from tenantdl.daemon import running_daemon
 from tenantdl.errors import ExecutionError
 from tenantdl.exec.lane_pool import BACKEND
-from tenantdl.load.issuer import OK, Outcome, Plan, drive
+from tenantdl.load.issuer import OK, Outcome, drive
 from tenantdl.load.workload import Workload
 from tenantdl.units import MS, SECOND, from_ms, to_seconds
 
@@ -41,7 +41,6 @@ _CALM_SHARE, RECOVERY_NS = 0.15, 1 * SECOND
 _MARGIN_NS = SECOND // 4
 # Afterwards the 99th percentile may be this much above normal, or within its target.
 _NORMAL = 1.5
-_CLIENT_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,19 +113,13 @@ def lane_pids(daemon: int) -> list[int]:
 def _under_load(
     served: Served, workload: Workload, settings: Settings, folder: Path
 ) -> tuple[Outcome, list[Injury]]:
-    streams = models.streams(
+    plan = comparing_plan(
+        served,
         workload,
         folder,
-        rate=settings.rate or workload.load.rate,
+        rate=settings.rate,
         duration_s=settings.duration_s,
         seed=settings.seed,
-    )
-    plan = Plan(
-        url=served.url,
-        streams=streams,
-        in_flight_max=workload.load.in_flight_max,
-        timeout_s=_CLIENT_TIMEOUT_S,
-        compare=True,
     )
     injuries: list[Injury] = []
     over = threading.Event()

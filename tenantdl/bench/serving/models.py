@@ -20,7 +20,7 @@ from tenantdl.errors import UserError
 from tenantdl.load.arrivals import Shape, arrive
 from tenantdl.load.inputs import random_inputs, read_inputs
 from tenantdl.load.issuer import Stream
-from tenantdl.load.protocol import encode_request
+from tenantdl.load.protocol import encode_json_request, encode_request
 from tenantdl.load.workload import TenantSection, Workload
 from tenantdl.units import from_ms
 
@@ -76,12 +76,14 @@ def streams(
     duration_s: float,
     seed: int,
     scalars_as: tuple[int, ...] = (),
+    binary: bool = True,
 ) -> list[Stream]:
     """What each tenant sends at `rate` requests a second in all; bodies are written to `folder`.
 
     The same seed is the same trace, stretched to the rate. Every tenant has a seed of its own:
     adding one to a workload does not move the others' arrivals. `scalars_as`: the shape to send
-    scalar inputs in (Triton has none). Raises UserError."""
+    scalar inputs in (Triton has none). `binary`: tensors as bytes, else as JSON. Raises UserError.
+    """
     load, models = workload.load, served_models(workload)
     shape = Shape(load.burstiness, load.trace, load.pace)
     by_tenant = {tenant.name: model for model in models.values() for tenant in model.tenants}
@@ -102,7 +104,8 @@ def streams(
             name: value if value.shape else value.reshape(scalars_as)
             for name, value in inputs.items()
         }
-        body, header_length = encode_request(inputs, {"tenant": tenant.name})
+        encode = encode_request if binary else encode_json_request
+        body, header_length = encode(inputs, {"tenant": tenant.name})
         file.write_bytes(body)
         path = f"/v2/models/{model.name}/infer"
         made.append(

@@ -97,6 +97,7 @@ def probe(
         duration_s=duration_s,
         seed=seed,
         scalars_as=served.scalars_as,
+        binary=served.binary,
     )
     if only:
         streams = [s if s.tenant in only else msgspec.structs.replace(s, times=[]) for s in streams]
@@ -154,6 +155,33 @@ def tally(tenant: str, qos_ms: float, samples: Sequence[Sample]) -> Tally:
     )
 
 
+def comparing_plan(
+    served: Served,
+    workload: Workload,
+    folder: Path,
+    *,
+    rate: float | None,
+    duration_s: float,
+    seed: int,
+) -> Plan:
+    """All of a long run's requests, whose answers are compared with each other. `rate`: None for
+    the workload's."""
+    streams = models.streams(
+        workload,
+        folder,
+        rate=rate or workload.load.rate,
+        duration_s=duration_s,
+        seed=seed,
+    )
+    return Plan(
+        url=served.url,
+        streams=streams,
+        in_flight_max=workload.load.in_flight_max,
+        timeout_s=_CLIENT_TIMEOUT_S,
+        compare=True,
+    )
+
+
 def alone(served: Served, workload: Workload, folder: Path) -> dict[str, float]:
     """Warm the target up, one request at a time; each tenant's median latency in ms.
 
@@ -167,6 +195,7 @@ def alone(served: Served, workload: Workload, folder: Path) -> dict[str, float]:
             duration_s=1.0,
             seed=workload.load.seed,
             scalars_as=served.scalars_as,
+            binary=served.binary,
         )
     ]
     plan = Plan(served.url, streams, in_flight_max=1, timeout_s=_CLIENT_TIMEOUT_S, one_by_one=True)

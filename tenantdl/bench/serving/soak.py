@@ -18,9 +18,8 @@ import msgspec
 import numpy as np
 
 from tenantdl.bench.envelope import write_results
-from tenantdl.bench.serving import models
 from tenantdl.bench.serving.checks import Check, one_answer_each, replays
-from tenantdl.bench.serving.probe import alone
+from tenantdl.bench.serving.probe import alone, comparing_plan
 from tenantdl.bench.serving.targets import Served
 from tenantdl.bench.serving.usage import Usage, usage
 from tenantdl.daemon import running_daemon
@@ -32,7 +31,6 @@ from tenantdl.units import to_ms
 V = TypeVar("V")
 
 _MIB = 1024**2
-_CLIENT_TIMEOUT_S = 60.0
 _LOOKS = 200
 # A journal of the whole run is kept.
 _JOURNAL_MB = 4096.0
@@ -89,19 +87,13 @@ def run(
         with running_daemon(workload, journal=kept, backend=settings.backend) as daemon:
             served = Served(daemon.url, daemon.pid, kept)
             alone(served, workload, folder)
-            streams = models.streams(
+            plan = comparing_plan(
+                served,
                 workload,
                 folder,
-                rate=settings.rate or workload.load.rate,
+                rate=settings.rate,
                 duration_s=settings.duration_s,
                 seed=settings.seed,
-            )
-            plan = Plan(
-                url=served.url,
-                streams=streams,
-                in_flight_max=workload.load.in_flight_max,
-                timeout_s=_CLIENT_TIMEOUT_S,
-                compare=True,
             )
             outcome, looks = _watched(plan, daemon.pid, settings.duration_s, report)
         checks = [

@@ -24,7 +24,8 @@ from pathlib import Path
 import msgspec
 
 from tenantdl.bench.peers import on_cores
-from tenantdl.bench.serving import triton
+from tenantdl.bench.serving import mlserver, rayserve, triton
+from tenantdl.bench.serving.environments import environment
 from tenantdl.bench.serving.models import Model, onnx_file, served_models
 from tenantdl.bench.serving.peer_server import PeerOutcome, PeerTask
 from tenantdl.bench.serving.runtimes import RUNTIMES, OnnxModel
@@ -66,13 +67,14 @@ class Setup:
 @dataclass(frozen=True, slots=True)
 class Served:
     """A running target. `pid`: the process above all of its others. `journal`: of our scheduler,
-    complete once it has stopped. `scalars_as`: the shape that it takes scalar inputs in. `grpc`:
-    host:port, None without gRPC."""
+    complete once it has stopped. `scalars_as`: the shape that it takes scalar inputs in. `binary`:
+    whether tensors come as bytes, or else as JSON. `grpc`: host:port, None without gRPC."""
 
     url: str
     pid: int
     journal: Path | None = None
     scalars_as: tuple[int, ...] = ()
+    binary: bool = True
     grpc: str | None = None
 
 
@@ -131,25 +133,58 @@ def _runtime(name: str) -> Open:
 
 
 def _triton(static: bool) -> Open:
+    def started(setup: Setup, ports: Sequence[int]) -> subprocess.Popen[bytes]:
+        repository = setup.folder / "repository"
+        parts = setup.parts if static else {}
+        triton.write_repository(setup.models(), parts, len(setup.cores), repository)
+        return triton.start(repository, *ports)
+
+    return _peer("triton", started, scalars_as=triton.SCALARS_AS)
+
+
+def _mlserver(setup: Setup, ports: Sequence[int]) -> subprocess.Popen[bytes]:
+    folder = setup.folder / "models"
+    mlserver.write_folder(setup.models(), len(setup.cores), folder, [*ports, *free_ports(1)])
+    return mlserver.start(folder)
+
+
+def _rayserve(setup: Setup, ports: Sequence[int]) -> subprocess.Popen[bytes]:
+    task = setup.folder / "ray.json"
+    rayserve.write_task(setup.models(), len(setup.cores), task, ports[0])
+    return rayserve.start(task)
+
+
+def _peer(
+    name: str,
+    started: Callable[[Setup, Sequence[int]], subprocess.Popen[bytes]],
+    *,
+    scalars_as: tuple[int, ...] = (),
+    binary: bool = True,
+    grpc: bool = True,
+) -> Open:
+    """A server with an environment of its own, that logs to NAME.log: `started` on ports for HTTP
+    and gRPC."""
+
     @contextlib.contextmanager
     def opened(setup: Setup) -> Iterator[Served]:
-        repository = setup.folder / "repository"
-        triton.write_repository(
-            setup.models(), setup.parts if static else {}, len(setup.cores), repository
-        )
-        with _free() as one, _free() as other:
-            port, grpc_port = one.getsockname()[1], other.getsockname()[1]
+        http_port, grpc_port = free_ports(2)
         with on_cores(setup.cores):
-            started = triton.start(repository, port, grpc_port)
-        with _stopped(started) as process:
-            url = f"http://127.0.0.1:{port}"
+            process = started(setup, [http_port, grpc_port])
+        with _stopped(process):
+            url = f"http://127.0.0.1:{http_port}"
             try:
-                ready = _wait("triton", process, lambda: url)
+                ready = _wait(name, process, lambda: url)
             except ExecutionError as error:
-                last = (setup.folder / "triton.log").read_text(errors="replace").splitlines()[-3:]
-                raise ExecutionError(f"{error}: {' / '.join(last)}") from error
-            grpc = f"127.0.0.1:{grpc_port}"
-            yield Served(ready, process.pid, scalars_as=triton.SCALARS_AS, grpc=grpc)
+                log = (setup.folder / f"{name}.log").read_text(errors="replace")
+                last = " / ".join(log.splitlines()[-3:])
+                raise ExecutionError(f"{error}: {last}") from error
+            yield Served(
+                ready,
+                process.pid,
+                scalars_as=scalars_as,
+                binary=binary,
+                grpc=f"127.0.0.1:{grpc_port}" if grpc else None,
+            )
 
     return opened
 
@@ -161,31 +196,33 @@ TARGETS: dict[str, Open] = {
     **{name: _runtime(name) for name in RUNTIMES},
     "triton": _triton(static=False),
     "triton-static": _triton(static=True),
+    "mlserver": _peer("mlserver", _mlserver, scalars_as=(1,), binary=False),
+    "rayserve": _peer("rayserve", _rayserve, grpc=False),
 }
 # Targets that are simulated, and the ones that are measured to find a partition for others.
 SIMULATED = "sim"
 PARTITIONED = {"triton-static": "triton"}
-# Asked for by name, but not there: what to do about it.
-ABSENT = {
-    "mlserver": "tenantdl has no driver for MLServer: use onnxruntime or triton",
-    "rayserve": "tenantdl has no driver for Ray Serve: use onnxruntime or triton",
-}
+# Servers in environments of their own, by what their targets' names begin with.
+_ENVIRONMENTS = ("triton", "mlserver", "rayserve")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that nobody listens to."""
+    with contextlib.ExitStack() as stack:
+        sockets = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
+        ]
+        return [each.getsockname()[1] for each in sockets]
 
 
 def check_target(name: str) -> None:
     """Raises UserError, in one line that says what to do, for a target that cannot be driven."""
-    if name in ABSENT:
-        raise UserError(ABSENT[name], where=name)
     if name not in TARGETS and name != SIMULATED:
         known = ", ".join([SIMULATED, *TARGETS])
         raise UserError(f"target {name!r} is unknown; known: {known}")
-    if name.startswith("triton"):
-        triton.environment()
-
-
-def _free() -> socket.socket:
-    """A socket on a port that nobody has."""
-    return socket.create_server(("127.0.0.1", 0))
+    for peer in _ENVIRONMENTS:
+        if name.startswith(peer):
+            environment(peer)
 
 
 def _wait(name: str, process: subprocess.Popen[bytes], address: Callable[[], str | None]) -> str:

@@ -10,31 +10,21 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+from tenantdl.bench.serving.environments import environment, packages
 from tenantdl.bench.serving.models import Model, onnx_file
 from tenantdl.bundle.manifest import Tensor
-from tenantdl.errors import UserError
 from tenantdl.exec.lifetime import end_with_parent
 from tenantdl.ids import CoreId
 from tenantdl.load.protocol import datatype
 
 # Triton has no scalars where it does not batch.
 SCALARS_AS = (1,)
-SETUP = "scripts/peers/setup_triton.sh"
 _MODEL = Path(__file__).with_name("triton_model.py")
-
-
-def environment() -> Path:
-    """Triton's own Python environment. Raises UserError where it is not set up."""
-    default = Path.home() / ".cache" / "tenantdl" / "peers"
-    folder = Path(os.environ.get("TENANTDL_PEERS") or default) / "triton"
-    if not (folder / "bin" / "python3").exists() or not list(_servers(folder)):
-        raise UserError(f"triton is not set up in {folder}: run {SETUP}")
-    return folder
 
 
 def write_repository(
@@ -53,9 +43,8 @@ def write_repository(
 def start(repository: Path, port: int, grpc_port: int) -> subprocess.Popen[bytes]:
     """tritonserver on these ports of the loopback interface; it inherits the caller's cores.
     What it has to say goes to `triton.log` beside the repository."""
-    folder = environment()
-    server = next(_servers(folder))
-    packages = next(folder.glob("lib/python3*/site-packages"))
+    folder = environment("triton")
+    server = packages(folder) / "pytriton" / "tritonserver"
     python = folder / "bin" / "python3"
     told = "import sysconfig; print(sysconfig.get_config_var('LIBDIR'))"
     library = subprocess.run([python, "-c", told], capture_output=True, text=True, check=True)
@@ -77,7 +66,7 @@ def start(repository: Path, port: int, grpc_port: int) -> subprocess.Popen[bytes
         env=os.environ
         | {
             "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
-            "PYTHONPATH": os.fspath(packages),
+            "PYTHONPATH": os.fspath(packages(folder)),
             "PATH": f"{folder / 'bin'}:{os.environ.get('PATH', '')}",
         },
         stdout=log,
@@ -85,10 +74,6 @@ def start(repository: Path, port: int, grpc_port: int) -> subprocess.Popen[bytes
         start_new_session=True,
         preexec_fn=end_with_parent,
     )
-
-
-def _servers(folder: Path) -> Iterator[Path]:
-    return folder.glob("lib/python3*/site-packages/pytriton/tritonserver")
 
 
 def _config(name: str, model: Model, pinned: Sequence[CoreId], cores: int) -> str:

@@ -1,0 +1,79 @@
+"""What the bench has Ray Serve run: a deployment for each model, onnxruntime inside, the Open
+Inference Protocol in front. Runs in Ray's own environment: `python rayserve_app.py TASK`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+import ray
+from ray import serve
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tenantdl.load import protocol
+from tenantdl.load.protocol import HEADER_LENGTH, InferResponse
+
+
+class OnnxRuntime:
+    """One replica of a model."""
+
+    def __init__(self, name: str, file: str) -> None:
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        self._name = name
+        self._session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        self._outputs = [port.name for port in self._session.get_outputs()]
+
+    async def __call__(self, request: Request) -> Response:
+        """POST /v2/models/NAME/infer."""
+        length = request.headers.get(HEADER_LENGTH)
+        body = await request.body()
+        message, binary = protocol.decode_request(memoryview(body), int(length or len(body)))
+        results = self._session.run(self._outputs, protocol.tensors(message, binary))
+        outputs = dict(zip(self._outputs, results, strict=True))
+        response = InferResponse(self._name, "1", [], id=message.id)
+        chunks, header = protocol.encode_response(response, outputs, frozenset(outputs))
+        return Response(
+            b"".join(chunks),
+            media_type="application/octet-stream",
+            headers={HEADER_LENGTH: str(header)},
+        )
+
+
+class Ready:
+    """Answers once everything is deployed."""
+
+    async def __call__(self, request: Request) -> Response:
+        """GET /v2/health/ready."""
+        return Response()
+
+
+def main(task: dict[str, Any]) -> None:
+    """Deploy, then wait to be told to stop."""
+    ray.init(num_cpus=task["cores"], include_dashboard=False, log_to_driver=False)
+    serve.start(http_options={"host": "127.0.0.1", "port": task["port"]})
+    # Ray does not start what would take more cores than there are.
+    share = 0.9 / (len(task["models"]) + 1)
+    for name, file in task["models"].items():
+        deployment = serve.deployment(OnnxRuntime).options(
+            num_replicas=task["cores"], ray_actor_options={"num_cpus": share}
+        )
+        serve.run(deployment.bind(name, file), name=name, route_prefix=f"/v2/models/{name}/infer")
+    ready = serve.deployment(Ready).options(ray_actor_options={"num_cpus": 0})
+    serve.run(ready.bind(), name="ready", route_prefix="/v2/health/ready")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    try:
+        signal.pause()
+    finally:
+        ray.shutdown()
+
+
+if __name__ == "__main__":
+    main(json.loads(Path(sys.argv[1]).read_text()))
