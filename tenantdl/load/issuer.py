@@ -51,6 +51,7 @@ class Stream(msgspec.Struct, frozen=True):
     qos: int = 0
     misses_max: int | None = None
     in_flight_max: int | None = None
+    content_type: str = "application/octet-stream"
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -130,7 +131,7 @@ class _Issuer:
         self._open: set[asyncio.Task[None]] = set()
         self._bodies = [Path(stream.body).read_bytes() for stream in plan.streams]
         self._headers = [
-            {HEADER_LENGTH: str(s.header_length), "content-type": "application/octet-stream"}
+            {HEADER_LENGTH: str(s.header_length), "content-type": s.content_type}
             for s in plan.streams
         ]
         self._missed = [0] * len(plan.streams)

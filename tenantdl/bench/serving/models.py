@@ -117,6 +117,7 @@ def streams(
                 times.tolist(),
                 qos=from_ms(tenant.qos_ms),
                 in_flight_max=tenant.in_flight_max,
+                content_type=f"application/{'octet-stream' if binary else 'json'}",
             )
         )
     return made
