@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
-import ray
+import ray  # type: ignore[import-not-found]
 from ray import serve
 from starlette.requests import Request
 from starlette.responses import Response
