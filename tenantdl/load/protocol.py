@@ -265,26 +265,6 @@ def encode_request(
     return header + b"".join(array.tobytes() for array in inputs.values()), len(header)
 
 
-def encode_json_request(
-    inputs: Mapping[str, Array], parameters: Mapping[str, Any]
-) -> tuple[bytes, int]:
-    """The body of a request without binary tensors, all of which is JSON, and its length."""
-    request = {
-        "inputs": [
-            {
-                "name": name,
-                "shape": list(array.shape),
-                "datatype": datatype(array.dtype.name),
-                "data": array.ravel().tolist(),
-            }
-            for name, array in inputs.items()
-        ],
-        "parameters": parameters,
-    }
-    body = _encode(request)
-    return body, len(body)
-
-
 def response_arrays(response: InferResponse, binary: memoryview) -> dict[str, Array]:
     """The outputs that came as bytes, as views of `binary`. Raises UserError."""
     arrays: dict[str, Array] = {}

@@ -7,9 +7,12 @@ the model of the zoo that has the bundle's name. Its digest has to be the bundle
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from tenantdl import zoo
@@ -20,7 +23,7 @@ from tenantdl.errors import UserError
 from tenantdl.load.arrivals import Shape, arrive
 from tenantdl.load.inputs import random_inputs, read_inputs
 from tenantdl.load.issuer import Stream
-from tenantdl.load.protocol import encode_json_request, encode_request
+from tenantdl.load.protocol import Array, datatype, encode_request
 from tenantdl.load.workload import TenantSection, Workload
 from tenantdl.units import from_ms
 
@@ -104,7 +107,7 @@ def streams(
             name: value if value.shape else value.reshape(scalars_as)
             for name, value in inputs.items()
         }
-        encode = encode_request if binary else encode_json_request
+        encode = encode_request if binary else _as_json
         body, header_length = encode(inputs, {"tenant": tenant.name})
         file.write_bytes(body)
         path = f"/v2/models/{model.name}/infer"
@@ -121,3 +124,18 @@ def streams(
             )
         )
     return made
+
+
+def _as_json(inputs: Mapping[str, Array], parameters: Mapping[str, Any]) -> tuple[bytes, int]:
+    """The body of a request that is JSON throughout, and its length."""
+    tensors = [
+        {
+            "name": name,
+            "shape": list(array.shape),
+            "datatype": datatype(array.dtype.name),
+            "data": array.ravel().tolist(),
+        }
+        for name, array in inputs.items()
+    ]
+    body = msgspec.json.encode({"inputs": tensors, "parameters": parameters})
+    return body, len(body)

@@ -3,6 +3,7 @@ Inference Protocol in front. Runs in Ray's own environment: `python rayserve_app
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
@@ -68,11 +69,10 @@ def main(task: dict[str, Any]) -> None:
         serve.run(deployment.bind(name, file), name=name, route_prefix=f"/v2/models/{name}/infer")
     ready = serve.deployment(Ready).options(ray_actor_options={"num_cpus": 0})
     serve.run(ready.bind(), name="ready", route_prefix="/v2/health/ready")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    try:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
         signal.pause()
-    finally:
-        ray.shutdown()
+    ray.shutdown()
 
 
 if __name__ == "__main__":
