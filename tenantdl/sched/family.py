@@ -139,8 +139,9 @@ def new_family(book: Book, event: RequestArrived, works: Works) -> Family | None
     plans = found.plans[: len(sizes)]
     costs = tuple(book.served.plan_costs(event.model, plan) for plan in plans)
     expected = _expected(sizes, costs)
-    varied = tenant.batching.partition("(")[0] not in PLAIN and _varied(model.batches, book, event)
-    times = Times(expected, varied=varied)
+    scored = tenant.batching.partition("(")[0] not in PLAIN
+    varied = scored and _varied(model.batches, book, event)
+    times = Times(expected, varied=varied, scored=scored)
     if tenant.batching in POINTS:
         guess = Window(from_samples([expected[0]]))
         known = works.setdefault((event.tenant, event.model), guess)

@@ -25,11 +25,20 @@ SPREAD_MIN = 1.5
 
 class Times:
     """`base` may be moved (`rebase`); `quantile`: of a batch's time, that l(b) stands for.
-    `varied`: other requests of the same model, in other queues, take much longer or shorter."""
+    `varied`: other requests of the same model, in other queues, take much longer or shorter.
+    `scored`: whether the policy ranks by score at all."""
 
-    def __init__(self, base: Sequence[Ns], quantile: float = 0.9, *, varied: bool = False) -> None:
+    def __init__(
+        self,
+        base: Sequence[Ns],
+        quantile: float = 0.9,
+        *,
+        varied: bool = False,
+        scored: bool = True,
+    ) -> None:
         self.base = tuple(base)
         self._varied = varied
+        self._scored = scored
         self._quantile = quantile
         self._window = Window(from_samples([_ONE]))
         self._of_members = False
@@ -77,8 +86,8 @@ class Times:
     @property
     def dynamic(self) -> bool:
         """Whether run times vary so much that their distribution matters."""
-        if self._varied:
-            return True
+        if self._varied or not self._scored:
+            return self._scored
         ratio = self._window.now
         return ratio.quantile(0.95) > SPREAD_MIN * max(1.0, ratio.quantile(0.05))
 

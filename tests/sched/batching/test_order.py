@@ -31,3 +31,11 @@ def test_what_is_urgent_goes_first_where_nobody_waits() -> None:
 
 def test_what_must_begin_first_goes_first_where_run_times_are_alike() -> None:
     assert order(100 * MS, varied=False).best(0) == 0
+
+
+def test_baselines_are_never_ranked_by_score() -> None:
+    for scored in (False, True):
+        times = Times((Ns(10 * MS),), scored=scored)
+        for i in range(600):
+            times.observe(1, Ns((10 if i % 2 else 40) * MS), 1.0)
+        assert times.dynamic == scored
