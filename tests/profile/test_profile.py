@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -126,14 +127,19 @@ def test_counters_become_rates_of_parties(bundle: Path, tmp_path: Path) -> None:
         os.close(writer)
         files.append(reader)
     counters = Counters(files, lambda file, request, zero: None)
-    with Store(tmp_path / "p.sqlite") as store:
-        measure_solo(store, subjects([bundle]), Runners(), counters=counters)
-        solos = list(store.solos().values())
+
+    def solo() -> list[Solo]:
+        with Store(tmp_path / "p.sqlite") as store:
+            measure_solo(store, subjects([bundle]), Runners(), counters=counters)
+            return list(store.solos().values())
+
+    with ThreadPoolExecutor(1) as thread:  # which stays pinned
+        solos = thread.submit(solo).result()
     counters.close()
     assert solos
-    for solo in solos:
-        counted = msgspec.json.decode(solo.party, type=Party).counted
-        alone = solo.quantiles_ns["50"]
+    for one in solos:
+        counted = msgspec.json.decode(one.party, type=Party).counted
+        alone = one.quantiles_ns["50"]
         assert counted == pytest.approx((64 * 30_000 / alone, 64 * 4_000 / alone))
 
 
