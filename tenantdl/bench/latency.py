@@ -97,14 +97,16 @@ def measure(models: Sequence[str], settings: Settings, notify: Notify) -> Report
         raise UserError(
             f"{max(settings.threads)} threads asked for, {len(everything)} cores usable"
         )
-    hide.match(parse_target(settings.cpu))
     report = Report()
+    jobs = []
     for name in models:
         try:
-            job = _prepare(name, settings, notify)
+            jobs.append(_prepare(name, settings, notify))
         except UserError as error:
             report.failures.append(str(error) if name in str(error) else f"{name}: {error}")
-            continue
+    # Libraries that catch faults themselves come first, peers later.
+    hide.match(parse_target(settings.cpu))
+    for job in jobs:
         for threads in settings.threads:
             notify(f"{job.name}: measuring on {threads} thread{'s' if threads > 1 else ''}")
             _measure_one(job, everything[:threads], settings, report)
