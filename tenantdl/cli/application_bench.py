@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tenantdl.cli import parse, serve
+from tenantdl.cli.options import JsonFile
 
 
 def register(app: typer.Typer) -> None:
@@ -25,9 +25,7 @@ def application_command(
     rounds: Annotated[int, typer.Option(min=1, max=1000, help="Turns of each system.")] = 3,
     concurrency: Annotated[int, typer.Option(min=1, max=64, help="Clients in a loop.")] = 2,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the pages.")] = 1,
-    json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the results.")
-    ] = None,
+    json: JsonFile = None,
 ) -> None:
     """Read rendered pages through the application, its models one by one, and rapidocr."""
     from tenantdl.bench import application as bench

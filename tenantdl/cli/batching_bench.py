@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tenantdl.cli import parse
+from tenantdl.cli.options import JsonFile
 from tenantdl.units import from_ms
 
 # Said where a scheduler that was measured is not compiled.
@@ -43,9 +44,7 @@ def scheduler_command(
     clock: Annotated[
         str, typer.Option(metavar="wall|cpu", help="cpu: as on a core that nobody else uses.")
     ] = "wall",
-    json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the results.")
-    ] = None,
+    json: JsonFile = None,
 ) -> None:
     """Requests a second that the batching scheduler takes on one core, on slots that only keep
     time; what a decision takes at half of that."""
@@ -109,9 +108,7 @@ def batching_command(
     cores: Annotated[
         str | None, typer.Option(metavar="ID,…", help="Cores to serve on (default: all).")
     ] = None,
-    json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the results.")
-    ] = None,
+    json: JsonFile = None,
     plots: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Draw finish rates and goodput.")
     ] = None,

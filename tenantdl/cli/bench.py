@@ -22,6 +22,7 @@ from tenantdl.cli import (
     serve,
     survival_bench,
 )
+from tenantdl.cli.options import JsonFile
 
 # Run on the daemon by `bench policies` unless others are named.
 COMPARED = (
@@ -50,7 +51,6 @@ kernels_bench.register(app)
 predict_bench.register(app)
 batching_bench.register(app)
 
-Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of inputs and random weights.")]
 
 
@@ -68,7 +68,7 @@ def policies_command(
         str | None,
         typer.Option(metavar="FILE.toml", help="Also simulate, on `tenantdl profile --machine`."),
     ] = None,
-    json: Json = None,
+    json: JsonFile = None,
 ) -> None:
     """Workloads × policies on the daemon, one after the other; beside the simulator if asked."""
     from tenantdl.bench import policies
@@ -108,7 +108,7 @@ def decisions_command(
     ] = "4,16,64,256,512",
     policy: Annotated[str, typer.Option(metavar="NAME,…", help="Policies.")] = "tenantdl",
     requests: Annotated[int, typer.Option(min=10, max=100_000, help="Of a run.")] = 400,
-    json: Json = None,
+    json: JsonFile = None,
 ) -> None:
     """What a scheduling decision costs as machines and tenants grow."""
     counts = parse.numbers(tenants, "--tenants", least=1)

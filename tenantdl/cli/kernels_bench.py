@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tenantdl.cli import parse
 from tenantdl.cli.latency_bench import PEERS
+from tenantdl.cli.options import JsonFile
 
 if TYPE_CHECKING:
     from tenantdl.bench.kernels import Row
@@ -32,7 +32,7 @@ def kernels_command(
     batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 1,
     runs: Annotated[int, typer.Option(min=5, help="Timed calls a target, at least.")] = 40,
     seed: Annotated[int, typer.Option(min=0, help="Seed of inputs and random weights.")] = 0,
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results.")] = None,
+    json: JsonFile = None,
 ) -> None:
     """Roofline of every distinct operator of some models, each alone and warm."""
     counts = parse.numbers(threads, "--threads", least=1)

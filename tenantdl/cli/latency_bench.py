@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tenantdl.cli import parse
+from tenantdl.cli.options import JsonFile
 
 if TYPE_CHECKING:
     from tenantdl.bench.latency import Report, Row
@@ -41,7 +41,7 @@ def latency_command(
     target: Annotated[
         str, typer.Option(help="Kernels for, and peers held to: native, x86_64:haswell (AVX2).")
     ] = "native",
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results.")] = None,
+    json: JsonFile = None,
 ) -> None:
     """Latency of models, ours and the peers' in turns on the same cores."""
     counts = parse.numbers(threads, "--threads", least=1)

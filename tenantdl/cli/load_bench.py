@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tenantdl.cli import parse, serve
+from tenantdl.cli.options import JsonFile
 
 if TYPE_CHECKING:
     from tenantdl.bench.serving.compare import Settings
-
-Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results.")]
 
 
 Target = Annotated[
@@ -71,7 +70,7 @@ def qos_command(
     duration: Duration = None,
     policy: Policy = None,
     seed: Seed = None,
-    json: Json = None,
+    json: JsonFile = None,
     report: Report = None,
     journal: serve.Journal = None,
     runs: Runs = 3,
@@ -133,7 +132,7 @@ def loadgen_command(
     target: Annotated[str, typer.Option(metavar="NAME,…", help="As for bench qos.")] = "daemon",
     rate: Rate = None,
     duration: Duration = None,
-    json: Json = None,
+    json: JsonFile = None,
 ) -> None:
     """A second opinion: MLPerf LoadGen's Server scenario, a process a tenant, at one rate."""
     from tenantdl.bench.serving import second_opinion

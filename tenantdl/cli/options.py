@@ -17,4 +17,6 @@ Token = Annotated[
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the results (-: to stdout).")
 ]
+# Of commands that write a file of results (`bench.envelope`), and only that.
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results.")]
 URL = "http://127.0.0.1:8000"

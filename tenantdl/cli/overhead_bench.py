@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tenantdl.cli import parse, serve
+from tenantdl.cli.options import JsonFile
 
 SERVERS = ("tenantdl", "triton")
 _ADDED = (">bare µs", ">added p50 µs", ">added p99 µs")
@@ -35,7 +36,7 @@ def overhead_command(
     connections: Annotated[
         int, typer.Option(min=1, max=512, help="Requests under way at saturation.")
     ] = 8,
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results.")] = None,
+    json: JsonFile = None,
 ) -> None:
     """Latency that serving adds, over HTTP, gRPC and shared memory; requests/s at saturation."""
     chosen = parse.words(servers, "--servers", known=SERVERS)
@@ -75,7 +76,7 @@ def overhead_command(
 def memory_command(
     workload: serve.Workload,
     target: Annotated[str, typer.Option(metavar="NAME,…", help="As of `bench qos`.")] = "daemon",
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results.")] = None,
+    json: JsonFile = None,
 ) -> None:
     """Memory of a server with all models of a workload, against the sum of their weights."""
     from tenantdl.bench import memory
@@ -102,7 +103,7 @@ def replacing_command(
     every_s: Annotated[float, typer.Option(min=0, max=3600, help="From one to the next.")] = 1.0,
     steady_s: Annotated[float, typer.Option(min=2, max=3600, help="Without any, first.")] = 20.0,
     rate: Annotated[float, typer.Option(min=0.1, max=100_000, help="Requests a second.")] = 50.0,
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results.")] = None,
+    json: JsonFile = None,
 ) -> None:
     """Versions of a model replaced under load: errors, and latency beside that without."""
     from tenantdl.bench import replacing

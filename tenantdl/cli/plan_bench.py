@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tenantdl.cli import parse, serve
+from tenantdl.cli.options import JsonFile
 
 if TYPE_CHECKING:
     from tenantdl.bench.plan import Summary
@@ -37,9 +38,7 @@ def plan_command(
     exact: Annotated[
         bool, typer.Option("--exact/--no-exact", help="Solve every case exactly as well.")
     ] = True,
-    json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the results.")
-    ] = None,
+    json: JsonFile = None,
 ) -> None:
     """Compare planners on seeded workloads; costs are computed, times measured."""
     from tenantdl.bench import plan
@@ -81,9 +80,7 @@ def promise_command(
     share: Annotated[
         float, typer.Option(min=0.5, max=0.9999, help="Share in time that a margin is to hold.")
     ] = 0.99,
-    json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the results.")
-    ] = None,
+    json: JsonFile = None,
 ) -> None:
     """Simulate plans: do they keep their promise, and what margin does chance take?"""
     from tenantdl.bench import plan_promise
@@ -128,9 +125,7 @@ def served_command(
     machine: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="Simulate the same on this machine.")
     ] = None,
-    json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the results.")
-    ] = None,
+    json: JsonFile = None,
 ) -> None:
     """Serve a workload as planned: does the daemon keep the plan's promise?"""
     from tenantdl.bench import plan_served

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tenantdl.cli import parse
+from tenantdl.cli.options import JsonFile
 
 
 def register(app: typer.Typer) -> None:
@@ -30,9 +31,7 @@ def interference_command(
             metavar="FILE", help="Of `tenantdl profile --corun` [default: out/profile.sqlite]."
         ),
     ] = None,
-    json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the results.")
-    ] = None,
+    json: JsonFile = None,
 ) -> None:
     """How well slowdowns are predicted, and what wrong choices of variants cost.
 
@@ -75,9 +74,7 @@ def versions_command(
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Of arrivals.")] = 1,
     requests: Annotated[int, typer.Option(min=50, max=100_000, help="Of a run.")] = 400,
     jobs: Annotated[int, typer.Option(min=1, max=256, help="Processes.")] = 1,
-    json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the results.")
-    ] = None,
+    json: JsonFile = None,
 ) -> None:
     """What versions, and knowing who slows whom down, are worth on a simulated machine."""
     counts = parse.numbers(versions, "--versions", least=1)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from tenantdl.cli import serve
+from tenantdl.cli.options import JsonFile
 
 _COLUMNS = [
     "Policy",
@@ -61,9 +62,7 @@ def simulate_command(
             metavar="NAME=FACTOR", help="Multiply contention, overheads or scaling (repeatable)."
         ),
     ] = None,
-    json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the results.")
-    ] = None,
+    json: JsonFile = None,
     journal: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The scheduler's journal (one policy, one seed)."),

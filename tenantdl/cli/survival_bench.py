@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tenantdl.cli import serve
-from tenantdl.cli.load_bench import Json
+from tenantdl.cli.options import JsonFile
 
 if TYPE_CHECKING:
     from tenantdl.bench.serving.checks import Check
@@ -32,7 +32,7 @@ def chaos_command(
         float, typer.Option(min=0.05, max=60, help="Seconds of silence that mean a lane hangs.")
     ] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="Seed of arrivals and injuries.")] = 1,
-    json: Json = None,
+    json: JsonFile = None,
     journal: serve.Journal = None,
 ) -> None:
     """Kill and hang lanes under load: no request may be lost. Exit code 1 if the verdict is bad."""
@@ -60,7 +60,7 @@ def soak_command(
         float | None, typer.Option(min=0.001, help="Requests a second, all tenants together.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the arrivals.")] = 1,
-    json: Json = None,
+    json: JsonFile = None,
     journal: serve.Journal = None,
 ) -> None:
     """Serve for long and look for growth and drift. Exit code 1 if the verdict is bad."""

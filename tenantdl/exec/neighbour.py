@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from types import TracebackType
 
 from tenantdl.errors import ExecutionError, UserError
 from tenantdl.exec.stress import KINDS, READY
@@ -41,12 +40,7 @@ class Neighbour:
     def __enter__(self) -> Neighbour:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def stop(self) -> None:

@@ -13,7 +13,6 @@ import os
 import platform
 import struct
 from collections.abc import Callable
-from types import TracebackType
 from typing import NamedTuple
 
 # perf_event_attr: the first 64 bytes are enough (PERF_ATTR_SIZE_VER0).
@@ -61,12 +60,7 @@ class Counters:
                 self._control(file, request, 0)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for file in self._files:
             self._control(file, _DISABLE, 0)
 
