@@ -23,11 +23,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tenantdl.bench.serving.runtimes import Array, Call, OnnxModel, open_models
+from tenantdl.bench.serving.exchange import answered, received
+from tenantdl.bench.serving.runtimes import Call, OnnxModel, open_models
 from tenantdl.documents import write_document
 from tenantdl.errors import UserError
-from tenantdl.load import protocol
-from tenantdl.load.protocol import HEADER_LENGTH, InferResponse
 
 CONNECTIONS_MAX = 4096
 
@@ -58,19 +57,10 @@ class _Front:
         call = self._calls.get(name)
         if call is None:
             return Response(status_code=404)
-        length = request.headers.get(HEADER_LENGTH)
-        body = await request.body()
-        message, binary = protocol.decode_request(memoryview(body), int(length or len(body)))
-        inputs = protocol.tensors(message, binary)
+        number, inputs = await received(request)
         loop = asyncio.get_running_loop()
-        outputs: dict[str, Array] = await loop.run_in_executor(self._threads, call, inputs)
-        response = InferResponse(name, "1", [], id=message.id)
-        chunks, header = protocol.encode_response(response, outputs, frozenset(outputs))
-        return Response(
-            b"".join(chunks),
-            media_type="application/octet-stream",
-            headers={HEADER_LENGTH: str(header)},
-        )
+        outputs = await loop.run_in_executor(self._threads, call, inputs)
+        return answered(name, number, outputs)
 
     async def ready(self, request: Request) -> Response:
         return Response()

@@ -10,42 +10,26 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import onnxruntime as ort
 import ray  # type: ignore[import-not-found]
 from ray import serve
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tenantdl.load import protocol
-from tenantdl.load.protocol import HEADER_LENGTH, InferResponse
+from tenantdl.bench.serving.exchange import answered, received
+from tenantdl.bench.serving.runtimes import OnnxModel, open_models
 
 
 class OnnxRuntime:
     """One replica of a model."""
 
     def __init__(self, name: str, file: str) -> None:
-        options = ort.SessionOptions()
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
         self._name = name
-        self._session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-        self._outputs = [port.name for port in self._session.get_outputs()]
+        (self._call,) = open_models("onnxruntime", [OnnxModel(file, {})], cores=1)
 
     async def __call__(self, request: Request) -> Response:
         """POST /v2/models/NAME/infer."""
-        length = request.headers.get(HEADER_LENGTH)
-        body = await request.body()
-        message, binary = protocol.decode_request(memoryview(body), int(length or len(body)))
-        results = self._session.run(self._outputs, protocol.tensors(message, binary))
-        outputs = dict(zip(self._outputs, results, strict=True))
-        response = InferResponse(self._name, "1", [], id=message.id)
-        chunks, header = protocol.encode_response(response, outputs, frozenset(outputs))
-        return Response(
-            b"".join(chunks),
-            media_type="application/octet-stream",
-            headers={HEADER_LENGTH: str(header)},
-        )
+        number, inputs = await received(request)
+        return answered(self._name, number, self._call(inputs))
 
 
 class Ready:
