@@ -61,10 +61,14 @@ class Owner:
         self.pool.start(clock())
         self.until(lambda: sum(isinstance(e, LaneReady) for e in self.events) == 2)
 
+    def children(self) -> list[psutil.Process]:
+        """Of this pool, dead ones that nobody has waited for among them."""
+        ours = [p for p in psutil.Process().children() if p.name().startswith("tenantdl-")]
+        return [p for p in ours if p not in self.others]
+
     def alive(self) -> list[psutil.Process]:
         """The template and the lanes."""
-        ours = [p for p in psutil.Process().children() if p.name().startswith("tenantdl-")]
-        return [p for p in ours if p not in self.others and p.status() != psutil.STATUS_ZOMBIE]
+        return [p for p in self.children() if p.status() != psutil.STATUS_ZOMBIE]
 
     def templates(self) -> list[psutil.Process]:
         return [p for p in self.alive() if p.name() == "tenantdl-load"]
@@ -197,4 +201,5 @@ def test_nothing_is_left_behind(owner: Owner) -> None:
     owner.until(lambda: len(owner.outcomes) == 11)
     owner.run(owner.first)
     owner.until(lambda: len(owner.alive()) == 3)
+    owner.until(lambda: len(owner.children()) == 3)  # the dead are buried
     assert len(open_files()) <= len(files), (files, open_files())
