@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -36,6 +37,18 @@ def write_document(path: Path, body: bytes) -> None:
         raise UserError(f"cannot be written: {error.strerror}", where=str(path)) from error
 
 
+def read_bounded(path: Path, bytes_max: int, name: str) -> bytes:
+    """All of the regular file at `path`; others may have no end. `name` is what people call such a
+    file. Raises UserError for one that is too large, OSError when it cannot be read."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"is not a file, so no {name}", where=str(path))
+    if found.st_size > bytes_max:
+        raise UserError(f"is too large for a {name}", where=str(path))
+    with path.open("rb") as file:
+        return file.read(bytes_max)
+
+
 def indented_json(value: object) -> bytes:
     """`value` as JSON for people: indented, with a newline at the end."""
     return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
@@ -46,9 +59,7 @@ def read_document(path: Path, kind: type[V], name: str, *, format: int, bytes_ma
     first word names the format. Raises UserError for one that is too large, cannot be read, is
     something else, or has another format."""
     try:
-        if path.stat().st_size > bytes_max:
-            raise UserError(f"is too large for a {name}", where=str(path))
-        document = msgspec.json.decode(path.read_bytes(), type=kind)
+        document = msgspec.json.decode(read_bounded(path, bytes_max, name), type=kind)
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from error
     except msgspec.MsgspecError as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -35,7 +35,6 @@ _TURN = 8
 _TURN_US = 20_000.0
 
 Row: TypeAlias = dict[str, Any]
-Notify: TypeAlias = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ class Operator:
 
 
 def measure(
-    models: Sequence[str], settings: Settings, notify: Notify
+    models: Sequence[str], settings: Settings, progress: cache.Progress
 ) -> tuple[list[Row], list[str]]:
     """Rows, and what could not be measured, a line each.
 
@@ -79,18 +78,19 @@ def measure(
         )
     operators = [op for name in models for op in _operators(name, settings)]
     bundles = {}
-    for number, operator in enumerate(operators, 1):
-        notify(f"{operator.model} {operator.text}: compiling {number} of {len(operators)}")
+    steps = len(operators) * (1 + len(settings.threads))
+    for number, operator in enumerate(operators):
+        progress(f"{operator.model} {operator.text}: compiling", number / steps)
         source = cache.Source(operator.file.stem, operator.file, None)
         bundles[operator.file] = cache.bundle(source, batch=settings.batch, shapes={})
     rows: list[Row] = []
     failures: list[str] = []
-    for threads in settings.threads:
+    for turn, threads in enumerate(settings.threads, 1):
         cores = everything[:threads]
         with on_cores(cores):
             machine = roofline.measure(cores)
-            for operator in operators:
-                notify(f"{operator.model} {operator.text}: measuring on {threads}")
+            for number, operator in enumerate(operators, turn * len(operators)):
+                progress(f"{operator.model} {operator.text}: on {threads}", number / steps)
                 bundle = bundles[operator.file]
                 rows += _measure_one(operator, bundle, cores, machine, settings, failures)
     return rows, failures

@@ -45,7 +45,6 @@ CALIBRATION_STEPS = 100_000
 BREAKDOWN_CALLS = 9
 
 Row: TypeAlias = dict[str, Any]
-Notify: TypeAlias = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +80,16 @@ class Contestant:
     cores: tuple[CoreId, ...]
 
 
-def measure(models: Sequence[str], settings: Settings, notify: Notify) -> Report:
+def measure(models: Sequence[str], settings: Settings, progress: cache.Progress) -> Report:
     """Measure each of `models` (zoo names or ONNX files) for every count of threads.
 
     A row: model, batch, threads, cpu, target, median_ms, p05_ms, p95_ms, runs, calibration_ms (a
     fixed loop before and after, to see if the machine changed), and for peers `difference`: the
     largest deviation of our outputs over their largest output (null in files when shapes or
     infinities do not even match), for ours `kinds_ms`: where the time goes, by kind of operator
-    (templates' names; "generic": the fallback), timed in calls of their own. `notify` hears what
-    happens. A model or peer that fails is reported and the rest goes on; UserError for settings
-    that cannot be met at all.
+    (templates' names; "generic": the fallback), timed in calls of their own. `progress` hears
+    what happens. A model or peer that fails is reported and the rest goes on; UserError for
+    settings that cannot be met at all.
     """
     everything = usable_cores()
     if max(settings.threads) > len(everything):
@@ -99,17 +98,19 @@ def measure(models: Sequence[str], settings: Settings, notify: Notify) -> Report
         )
     report = Report()
     jobs = []
-    for name in models:
+    steps = len(models) * (1 + len(settings.threads))
+    for number, name in enumerate(models):
+        progress(f"{name}: compiling, unless it is in the cache", number / steps)
         try:
-            jobs.append(_prepare(name, settings, notify))
+            jobs.append(_prepare(name, settings))
         except UserError as error:
             report.failures.append(str(error) if name in str(error) else f"{name}: {error}")
     # Libraries that catch faults themselves come first, peers later.
     hide.match(parse_target(settings.cpu))
-    for job in jobs:
-        for threads in settings.threads:
-            notify(f"{job.name}: measuring on {threads} thread{'s' if threads > 1 else ''}")
-            _measure_one(job, everything[:threads], settings, report)
+    turns = [(job, threads) for job in jobs for threads in settings.threads]
+    for number, (job, threads) in enumerate(turns, len(models)):
+        progress(f"{job.name}: measuring on {threads} of {len(everything)} cores", number / steps)
+        _measure_one(job, everything[:threads], settings, report)
     return report
 
 
@@ -179,10 +180,9 @@ class _Prepared:
     inputs: Mapping[str, Array]
 
 
-def _prepare(name: str, settings: Settings, notify: Notify) -> _Prepared:
+def _prepare(name: str, settings: Settings) -> _Prepared:
     model = cache.source(name, batch=settings.batch, seed=settings.seed)
     shapes = {**cache.shapes_of(model.samples or {}), **settings.shapes}
-    notify(f"{model.name}: compiling, unless it is in the cache")
     bundle = cache.bundle(model, batch=settings.batch, shapes=shapes, target=settings.cpu)
     tensors = read_manifest(bundle).plans[0].inputs
     sampled = model.samples is not None and not settings.shapes

@@ -37,17 +37,18 @@ def run(
     json: Path | None = None,
     command: str = "tenantdl bench policies",
     backend: str = BACKEND,
-    report: Callable[[str], None] = lambda text: None,
+    progress: Callable[[str, float], None] = lambda phase, part: None,
 ) -> list[Row]:
     """Rows of one workload, policy and tenant each (tenant "all" for all of them), with the
-    simulator's figures under `simulated_…` where `machine` names its machine. `report` is told what
-    comes next. Raises UserError."""
+    simulator's figures under `simulated_…` where `machine` names its machine. `progress` is told
+    what comes next. Raises UserError."""
     names = split_names(policies)
     rows: list[Row] = []
-    for item in workloads:
-        workload = item if isinstance(item, Workload) else load_workload(Path(item))
-        for name in names:
-            report(f"{workload.name}: {name}")
+    loaded = [w if isinstance(w, Workload) else load_workload(Path(w)) for w in workloads]
+    for place, workload in enumerate(loaded):
+        for turn, name in enumerate(names):
+            part = (place + turn / len(names)) / len(loaded)
+            progress(f"{workload.name}: {name}", part)
             result = qos.run(
                 workload, rate=rate, duration_s=duration_s, policy=name, backend=backend
             )

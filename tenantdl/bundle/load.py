@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from tenantdl.bundle.manifest import (
     Plan,
     Segment,
 )
+from tenantdl.documents import read_bounded
 from tenantdl.errors import UserError
 from tenantdl.machine import this_machine
 
@@ -70,9 +72,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Parse and version-check manifest.json of the bundle in `folder`."""
     file = folder / MANIFEST
     try:
-        if file.stat().st_size > MANIFEST_BYTES_MAX:
-            raise UserError("manifest is too large", where=str(file))
-        raw = file.read_bytes()
+        raw = read_bounded(file, MANIFEST_BYTES_MAX, "manifest")
     except OSError as error:
         raise UserError(f"not a bundle: {error.strerror}", where=str(file)) from error
     try:
@@ -121,6 +121,8 @@ def file_digest(file: Path) -> str:
     """BLAKE3 of a file, hexadecimal: SHA-256 would take most of the time of loading. Raises
     UserError when it cannot be read."""
     try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise UserError("is not a file", where=str(file))
         return blake3().update_mmap(file).hexdigest()
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", where=str(file)) from error

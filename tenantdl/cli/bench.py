@@ -74,16 +74,17 @@ def policies_command(
     from tenantdl.bench import policies
     from tenantdl.cli import render
 
-    rows = policies.run(
-        workloads,
-        policies=policy,
-        rate=rate,
-        duration_s=duration,
-        machine=machine,
-        json=json,
-        command=command_line(),
-        report=render.note,
-    )
+    with render.progress("bench policies") as progress:
+        rows = policies.run(
+            workloads,
+            policies=policy,
+            rate=rate,
+            duration_s=duration,
+            machine=machine,
+            json=json,
+            command=command_line(),
+            progress=progress,
+        )
     columns = ["Workload", "Policy", "Tenant", ">in time", ">p50 ms", ">p95 ms", ">p99 ms"]
     columns += [">simulated: in time", ">p50 ms", ">p95 ms"]
     table = [

@@ -45,7 +45,8 @@ def kernels_command(
     from tenantdl.cli.bench import command_line
 
     settings = kernels.Settings(peers, counts, kinds, batch, runs, seed)
-    rows, failures = kernels.measure(models, settings, render.note)
+    with render.progress("bench kernels") as progress:
+        rows, failures = kernels.measure(models, settings, progress)
     if json is not None:
         write_results(json, rows, command=command_line(), seed=seed)
     _show(rows, peers)

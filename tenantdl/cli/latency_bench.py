@@ -54,7 +54,8 @@ def latency_command(
     from tenantdl.cli.bench import command_line
 
     settings = latency.Settings(peers, counts, batch, runs, seconds, spin, seed, shapes, target)
-    report = latency.measure(models, settings, render.note)
+    with render.progress("bench latency") as progress:
+        report = latency.measure(models, settings, progress)
     if json is not None and report.rows:
         write_results(json, report.rows, command=command_line(), seed=seed)
     _show(report, peers)

@@ -42,14 +42,15 @@ def chaos_command(
     from tenantdl.load.workload import load_workload
 
     settings = chaos.Settings(kills, hangs, duration, rate, seed, hang_after)
-    checks = chaos.run(
-        load_workload(workload),
-        settings,
-        journal=journal,
-        json=json,
-        command=command_line(),
-        report=render.note,
-    )
+    with render.progress("bench chaos") as progress:
+        checks = chaos.run(
+            load_workload(workload),
+            settings,
+            journal=journal,
+            json=json,
+            command=command_line(),
+            progress=progress,
+        )
     _verdict(f"{kills} kills and {hangs} hangs in {duration:g} s, measured", checks)
 
 
@@ -69,14 +70,15 @@ def soak_command(
     from tenantdl.cli.bench import command_line
     from tenantdl.load.workload import load_workload
 
-    checks = soak.run(
-        load_workload(workload),
-        soak.Settings(duration, rate, seed),
-        journal=journal,
-        json=json,
-        command=command_line(),
-        report=render.note,
-    )
+    with render.progress("bench soak") as progress:
+        checks = soak.run(
+            load_workload(workload),
+            soak.Settings(duration, rate, seed),
+            journal=journal,
+            json=json,
+            command=command_line(),
+            progress=progress,
+        )
     _verdict(f"{duration:g} s under load, measured", checks)
 
 

@@ -162,6 +162,8 @@ class Repository:
         """The versions of a model, ascending."""
         if self._root is None:
             raise UserError("there is no model repository; see --model-repository")
+        if name in ("", ".", "..") or "/" in name or "\0" in name:
+            return []  # it would be a folder elsewhere
         try:
             numbers = [
                 int(folder.name)

@@ -27,6 +27,7 @@ from tenantdl.daemon.observe.logs import set_up as set_up_logs
 from tenantdl.daemon.stages import with_stages
 from tenantdl.errors import ExecutionError, UserError
 from tenantdl.exec.lane_pool import BACKEND
+from tenantdl.lifetime import end_with_parent
 from tenantdl.load.workload import Workload
 
 _START_S = 300.0
@@ -100,7 +101,8 @@ def running_daemon(
     backend: str = BACKEND,
     wait_s: float = _START_S,
 ) -> Iterator[RunningDaemon]:
-    """A daemon on a free port of the loopback interface, ready to serve; stopped at the end.
+    """A daemon on a free port of the loopback interface, ready to serve; stopped at the end,
+    killed if the thread that started it ends before.
 
     Raises UserError for a bad workload, ExecutionError if it does not come up.
     """
@@ -112,7 +114,9 @@ def running_daemon(
     with TemporaryDirectory(prefix="tenantdl-daemon-") as folder:
         file = Path(folder) / "task.json"
         file.write_bytes(msgspec.json.encode(task))
-        process = subprocess.Popen([sys.executable, "-m", "tenantdl.daemon", str(file)])
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tenantdl.daemon", str(file)], preexec_fn=end_with_parent
+        )
         try:
             listening = _wait(process, file, time.monotonic() + wait_s)
             yield RunningDaemon(*listening, process.pid, Path(journal) if journal else None)

@@ -18,7 +18,7 @@ import urllib.request
 from collections.abc import Sequence
 from types import FrameType
 
-from tenantdl.exec.lifetime import end_with_parent
+from tenantdl.lifetime import end_with_parent
 
 _log = logging.getLogger(__name__)
 _FINAL = (0, 2)

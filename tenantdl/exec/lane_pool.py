@@ -196,7 +196,7 @@ class LanePool:
         for number, due in list(self._down.items()):
             if due <= now:
                 self._down[number] = Ns(now + _RESTART_FIRST)
-                if lane := self._spawn(number, now):
+                if lane := self._spawn(number, now, idle=False):
                     del self._down[number]
                     self._lanes[number] = lane
 
@@ -207,13 +207,13 @@ class LanePool:
             return
         for number, lane in self._lanes.items():
             if lane.generation < nursery.generation:
-                self._successor = self._spawn(number, now)
+                self._successor = self._spawn(number, now, idle=True)
                 return
         if nursery.settling and len(self._lanes) == len(self._specs):
             nursery.settle()
 
-    def _spawn(self, number: LaneId, now: Ns) -> LaneHandle | None:
-        """A lane on its way, None if none can be made at the moment."""
+    def _spawn(self, number: LaneId, now: Ns, *, idle: bool) -> LaneHandle | None:
+        """A lane on its way, None if none can be made at the moment. `idle`: there is no hurry."""
         try:
             mapping = Mapping.create("channel", CHANNEL_BYTES)
         except OSError as error:
@@ -224,7 +224,7 @@ class LanePool:
         bell = os.eventfd(0, os.EFD_CLOEXEC)
         generation = self._nursery.generation
         lane = LaneHandle(number, generation, bell, mapping, channel, now, now)
-        command = Spawn(number, self._specs[number].cores, self._machine, SPIN)
+        command = Spawn(number, self._specs[number].cores, self._machine, SPIN, idle)
         if self._nursery.spawn(command, [mapping.fd, bell, self._doorbell]):
             return lane
         lane.close(self._epoll)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from tenantdl.errors import ExecutionError, UserError
 from tenantdl.exec.stress import KINDS, READY
 from tenantdl.ids import CoreId
+from tenantdl.lifetime import end_with_parent
 
 _START_S = 120.0
 
@@ -30,6 +31,7 @@ class Neighbour:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+            preexec_fn=end_with_parent,
         )
         out = self._process.stdout
         if out is None or not select.select([out], [], [], _START_S)[0] or out.read(1) != READY:

@@ -19,17 +19,18 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from tenantdl import logs
 from tenantdl.errors import UserError
+from tenantdl.exec.idle import as_others, aside, may_return, only_idle
 from tenantdl.exec.lane import LaneProcess, OwnerGone
 from tenantdl.exec.lane_memory import Mapping
 from tenantdl.exec.lane_wire import CHANNEL_BYTES, Channel
-from tenantdl.exec.lifetime import end_with_parent
+from tenantdl.exec.mapped import find_pages
 from tenantdl.exec.programs import Loaded, load
 from tenantdl.exec.template_wire import (
     REASON_LENGTH_MAX,
@@ -45,9 +46,12 @@ from tenantdl.exec.template_wire import (
     hear,
     reply,
 )
+from tenantdl.lifetime import end_with_parent
 
 _log = logging.getLogger(__name__)
 _PR_SET_NAME = 15
+# A busy machine may have no idle time: then a lane serves while its pages are found.
+_PATIENCE_S = 5.0
 
 
 class Template:
@@ -59,21 +63,22 @@ class Template:
         self._alive_fd = alive_fd
         self._programs: dict[int, Loaded] = {}
         self._sizes: dict[int, int] = {}
+        self._may_return = may_return()
 
     def serve(self) -> None:
         """Obey until the owner hangs up."""
         reply(self._sock, Here(os.getpid()))
+        self._obey()
+
+    def _obey(self) -> None:
         _name("tenantdl-load")
         while (heard := hear(self._sock)) is not None:
             command, files = heard
             match command:
                 case Load():
                     reply(self._sock, self._load(command, *files))
-                case Unload():
-                    for number in range(command.base, command.base + self._sizes.pop(command.base)):
-                        del self._programs[number]
-                    gc.unfreeze()
-                    gc.collect()
+                case Unload(base):
+                    aside(partial(self._unload, base))
                     reply(self._sock, Done())
                 case Fork():
                     self._fork(files[0])
@@ -81,22 +86,20 @@ class Template:
                     self._spawn(command, *files)
             for file in files:
                 os.close(file)
+        only_idle()  # to take down what is mapped takes a while
 
     def _load(self, command: Load, slots_fd: int, arenas_fd: int) -> Reply:
         outcome: list[list[Loaded] | Exception] = []
 
         def work() -> None:
-            if command.idle:
-                # Of this thread only: to leave this class again may be forbidden.
-                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
             try:
                 outcome.append(load(command, slots_fd, arenas_fd, self._backend))
             except Exception as error:  # whatever is wrong with a model, say so
                 outcome.append(error)
+            gc.collect()
+            gc.freeze()  # collecting would copy pages that lanes share
 
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
+        aside(work, idle=command.idle)
         (result,) = outcome
         if isinstance(result, Exception):
             if not isinstance(result, UserError):
@@ -104,22 +107,37 @@ class Template:
             return Failed((str(result) or repr(result))[:REASON_LENGTH_MAX])
         self._programs |= dict(enumerate(result, command.base))
         self._sizes[command.base] = len(result)
-        gc.collect()
-        gc.freeze()  # collecting would copy pages that lanes share
         return Done()
+
+    def _unload(self, base: int) -> None:
+        for number in range(base, base + self._sizes.pop(base)):
+            del self._programs[number]
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
 
     def _fork(self, file: int) -> None:
         sock = socket.socket(fileno=os.dup(file))
-        if _detached(lambda pid: reply(sock, Here(pid))):
-            self._sock.close()
-            self._sock = sock
-        else:
-            sock.close()
+
+        def begin() -> None:
+            if _detached(lambda pid: reply(sock, Here(pid))):
+                as_others()
+                os.close(file)
+                self._sock.close()
+                self._sock = sock
+                self._obey()
+                _end(0)
+
+        aside(begin, idle=self._may_return)
+        sock.close()
 
     def _spawn(self, command: Spawn, channel_fd: int, bell_fd: int, doorbell_fd: int) -> None:
-        if _detached(lambda pid: reply(self._sock, Spawned(command.lane, pid))):
-            self._sock.close()
-            self._be_lane(command, channel_fd, bell_fd, doorbell_fd)
+        def begin() -> None:
+            if _detached(lambda pid: reply(self._sock, Spawned(command.lane, pid))):
+                self._sock.close()
+                self._be_lane(command, channel_fd, bell_fd, doorbell_fd)
+
+        aside(begin, idle=command.idle and self._may_return)
 
     def _be_lane(self, command: Spawn, channel_fd: int, bell_fd: int, doorbell_fd: int) -> NoReturn:
         code = 1
@@ -128,6 +146,8 @@ class Template:
             # If it hangs when its owner dies, it would never see ALIVE close.
             end_with_parent()
             channel = Channel(Mapping(channel_fd, CHANNEL_BYTES).memory)
+            aside(find_pages, idle=command.idle, patience_s=_PATIENCE_S)
+            as_others()
             LaneProcess(
                 command,
                 self._backend,
@@ -138,13 +158,13 @@ class Template:
                 alive_fd=self._alive_fd,
             ).serve()
             code = 0
+            only_idle()  # to take down what is mapped takes a while
         except OwnerGone:
             code = 0
         except BaseException:
             _log.exception("lane %d has ended", command.lane)
         finally:
-            logging.shutdown()
-            os._exit(code)
+            _end(code)
 
 
 def _detached(announce: Callable[[int], None]) -> bool:
@@ -162,6 +182,12 @@ def _detached(announce: Callable[[int], None]) -> bool:
     while os.getppid() == between:  # only its own children can be waited for by the owner
         time.sleep(0.0002)
     return True
+
+
+def _end(code: int) -> NoReturn:
+    """Of a fork: nothing that it was forked from is closed."""
+    logging.shutdown()
+    os._exit(code)
 
 
 def _name(name: str) -> None:

@@ -44,12 +44,13 @@ class Unload(_Message, frozen=True, tag=True):
 
 class Spawn(_Message, frozen=True, tag=True):
     """Start a lane; the files of its channel, its bell and its owner's doorbell come along. `cores`
-    are its own, `machine` those of all lanes."""
+    are its own, `machine` those of all lanes. `idle`: in time that nobody else wants."""
 
     lane: LaneId
     cores: tuple[CoreId, ...]
     machine: tuple[CoreId, ...]
     spin_ns: int
+    idle: bool
 
 
 class Here(_Message, frozen=True, tag=True):

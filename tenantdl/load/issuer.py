@@ -22,6 +22,7 @@ import msgspec
 
 from tenantdl.documents import write_document
 from tenantdl.errors import ExecutionError
+from tenantdl.lifetime import end_with_parent
 from tenantdl.load.answers import Answers
 from tenantdl.load.protocol import HEADER_LENGTH
 from tenantdl.units import Ns, from_seconds, to_seconds
@@ -106,7 +107,10 @@ def drive(plan: Plan, on_begun: Callable[[], None] = lambda: None) -> Outcome:
         file.write_bytes(msgspec.json.encode(plan))
         command = [sys.executable, "-m", "tenantdl.load.issuer", str(file)]
         limit = to_seconds(last) + plan.timeout_s + _GRACE_S
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            command, stdout=pipe, stderr=pipe, preexec_fn=end_with_parent
+        ) as process:
             try:
                 if process.stdout and process.stdout.read(len(_BEGUN)):
                     on_begun()

@@ -26,6 +26,7 @@ import msgspec
 
 from tenantdl.documents import write_document
 from tenantdl.errors import ExecutionError, UserError
+from tenantdl.lifetime import end_with_parent
 from tenantdl.load.issuer import OK, Stream
 from tenantdl.load.protocol import HEADER_LENGTH
 from tenantdl.units import MS
@@ -67,7 +68,10 @@ def run_loadgen(tasks: Sequence[LoadgenTask]) -> list[LoadgenResult]:
             write_document(file, msgspec.json.encode(task))
         command = [sys.executable, "-m", "tenantdl.load.loadgen"]
         processes = [
-            subprocess.Popen([*command, str(file)], stdout=subprocess.DEVNULL) for file in files
+            subprocess.Popen(
+                [*command, str(file)], stdout=subprocess.DEVNULL, preexec_fn=end_with_parent
+            )
+            for file in files
         ]
         try:
             for process, task in zip(processes, tasks, strict=True):

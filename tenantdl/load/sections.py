@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from tenantdl.sched.policies.names import DEFAULT
 
-Positive = Annotated[float, Meta(gt=0)]
+Positive = Annotated[float, Meta(ge=1e-6, le=1e9)]
 Count = Annotated[int, Meta(ge=1, le=65536)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]

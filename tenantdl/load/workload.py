@@ -113,9 +113,11 @@ def load_workload(path: str | Path, *, partial: bool = False) -> Workload:
     checked as a whole: `serving` does that."""
     file = Path(path)
     try:
-        if file.stat().st_size > WORKLOAD_BYTES_MAX:
+        with file.open("rb") as stream:  # a pipe will do
+            text = stream.read(WORKLOAD_BYTES_MAX + 1)
+        if len(text) > WORKLOAD_BYTES_MAX:
             raise UserError("workload is too large", where=str(file))
-        workload = _decode(file.read_bytes(), str(file))
+        workload = _decode(text, str(file))
         if not partial:
             check_workload(workload, str(file))
     except OSError as error:

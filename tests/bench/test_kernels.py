@@ -91,7 +91,7 @@ def test_distinct_operators_are_measured(
     monkeypatch.setenv("TENANTDL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(roofline, "measure", lambda cores: MACHINE)
     settings = kernels.Settings(against=(), runs=5)
-    rows, failures = kernels.measure([str(model)], settings, lambda _: None)
+    rows, failures = kernels.measure([str(model)], settings, lambda *_: None)
     assert failures == []
     assert [(row["count"], row["kind"], row["target"]) for row in rows] == [
         *((2, "Conv", "tenantdl"), (1, "Conv", "tenantdl"), (1, "MatMul", "tenantdl"))
@@ -108,7 +108,7 @@ def test_distinct_operators_are_measured(
 def test_a_model_without_such_operators_is_refused(model: Path) -> None:
     settings = kernels.Settings(kinds=("Softmax",))
     with pytest.raises(UserError, match="net has none of Softmax"):
-        kernels.measure([str(model)], settings, lambda _: None)
+        kernels.measure([str(model)], settings, lambda *_: None)
 
 
 def test_ceilings_of_this_machine_are_measured() -> None:

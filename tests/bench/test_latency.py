@@ -163,9 +163,11 @@ def fake_ours(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("fake_ours")
 def test_measure_gives_a_row_a_target_and_reports_failures(doubling: Path) -> None:
     pytest.importorskip("onnxruntime")
-    heard: list[str] = []
+    heard: list[tuple[str, float]] = []
     settings = Settings(against=("onnxruntime",), threads=(1,), batch=2, runs=5)
-    report = latency.measure([str(doubling), "absent.onnx"], settings, heard.append)
+    report = latency.measure(
+        [str(doubling), "absent.onnx"], settings, lambda *phase: heard.append(phase)
+    )
     ours, theirs = report.rows
     assert ours.keys() == {
         *("model", "batch", "threads", "cpu", "target", "runs", "calibration_ms"),
@@ -179,9 +181,10 @@ def test_measure_gives_a_row_a_target_and_reports_failures(doubling: Path) -> No
     assert theirs["difference"] == 0
     (failure,) = report.failures
     assert failure.startswith("absent.onnx: neither a file nor a model of the zoo")
-    assert any("measuring on 1 thread" in line for line in heard)
+    assert "compiling" in heard[0][0] and "measuring on 1 of" in heard[-1][0]
+    assert [part for _, part in heard] == [0, 1 / 4, 2 / 4]
 
 
 def test_more_threads_than_cores_are_refused() -> None:
     with pytest.raises(UserError, match="9999 threads asked for"):
-        latency.measure(["x"], Settings(threads=(9999,)), lambda _: None)
+        latency.measure(["x"], Settings(threads=(9999,)), lambda *_: None)

@@ -70,16 +70,16 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
 def test_rows_of_the_daemon_lie_beside_the_simulators(make: object, tmp_path: Path) -> None:
     machine, out = tmp_path / "here.toml", tmp_path / "p.json"
     machine.write_text(MACHINE)
-    heard: list[str] = []
+    heard: list[tuple[str, float]] = []
     rows = policies.run(
         [make("one", usable_cores()[:1], 30, "poisson")],  # type: ignore[operator]
         policies="planaria,tenantdl",
         machine=str(machine),
         json=out,
         backend="fake_lane_backend",
-        report=heard.append,
+        progress=lambda *phase: heard.append(phase),
     )
-    assert heard == ["one: planaria", "one: tenantdl"]
+    assert heard == [("one: planaria", 0.0), ("one: tenantdl", 0.5)]
     assert [(r["policy"], r["tenant"]) for r in rows[:3]] == [
         ("planaria", "quick"),
         ("planaria", "slow"),

@@ -29,7 +29,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What was asked of the library; put the report it gives under "report"."""
     found: dict[str, Any] = {"report": _report()}
 
-    def measure(models: list[str], settings: latency.Settings, notify: Any) -> latency.Report:
+    def measure(models: list[str], settings: latency.Settings, progress: Any) -> latency.Report:
         found.update(models=models, settings=settings)
         report: latency.Report = found["report"]
         return report

@@ -69,6 +69,27 @@ def test_a_daemon_that_is_killed_leaves_no_hung_lane_behind(bundles: Path, tmp_p
         assert ask(running.url, "quick", 1) == 1 + SEGMENTS
 
 
+def test_a_daemon_ends_with_the_program_that_started_it(bundles: Path, tmp_path: Path) -> None:
+    """Also with one that is killed and can stop nothing, as a bench may be."""
+    script = """
+import sys, time
+from pathlib import Path
+from tenantdl.daemon import running_daemon
+from tests.daemon.test_daemon import workload
+with running_daemon(workload(Path(sys.argv[1])), backend="fake_lane_backend") as running:
+    print(running.pid, flush=True)
+    time.sleep(1000)
+"""
+    command = [sys.executable, "-c", script, str(bundles)]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}  # for what it cannot take away itself
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as bench:
+        assert bench.stdout is not None
+        daemon = psutil.Process(int(bench.stdout.readline()))
+        below = [daemon, *daemon.children(recursive=True)]
+        bench.kill()
+    assert psutil.wait_procs(below, timeout=PATIENCE_S)[1] == []
+
+
 def test_what_is_inside_is_answered_when_the_daemon_is_told_to_stop(
     bundles: Path, tmp_path: Path
 ) -> None:

@@ -72,7 +72,7 @@ def run(
     journal: Path | None = None,
     json: Path | None = None,
     command: str = "tenantdl bench chaos",
-    report: Callable[[str], None] = lambda text: None,
+    progress: Callable[[str, float], None] = lambda phase, part: None,
 ) -> list[Check]:
     """Serve `workload`, drive it, injure its lanes. `journal`: where to keep the scheduler's
     journal; `json`: a file for the verdict. Raises UserError for bad workloads."""
@@ -85,7 +85,7 @@ def run(
             served = Served(daemon.url, daemon.pid, kept)
             alone(served, workload, folder)
             lanes = len(lane_pids(daemon.pid))
-            outcome, injuries = _under_load(served, workload, settings, folder)
+            outcome, injuries = _under_load(served, workload, settings, folder, progress)
             whole = _healed(daemon.pid, lanes)
         checks = [
             _injured(injuries, settings),
@@ -111,7 +111,11 @@ def lane_pids(daemon: int) -> list[int]:
 
 
 def _under_load(
-    served: Served, workload: Workload, settings: Settings, folder: Path
+    served: Served,
+    workload: Workload,
+    settings: Settings,
+    folder: Path,
+    progress: Callable[[str, float], None],
 ) -> tuple[Outcome, list[Injury]]:
     plan = comparing_plan(
         served,
@@ -123,7 +127,7 @@ def _under_load(
     )
     injuries: list[Injury] = []
     over = threading.Event()
-    hand = threading.Thread(target=_injure, args=(served.pid, settings, injuries, over))
+    hand = threading.Thread(target=_injure, args=(served.pid, settings, injuries, over, progress))
     try:
         outcome = drive(plan, on_begun=hand.start)
     finally:
@@ -133,7 +137,13 @@ def _under_load(
     return outcome, injuries
 
 
-def _injure(daemon: int, settings: Settings, injuries: list[Injury], over: threading.Event) -> None:
+def _injure(
+    daemon: int,
+    settings: Settings,
+    injuries: list[Injury],
+    over: threading.Event,
+    progress: Callable[[str, float], None],
+) -> None:
     """Kill and hang lanes, one after the other, until all is done or the load is over."""
     rng = np.random.default_rng(settings.seed)
     kinds = rng.permutation(["kill"] * settings.kills + ["hang"] * settings.hangs)
@@ -148,6 +158,8 @@ def _injure(daemon: int, settings: Settings, injuries: list[Injury], over: threa
         with contextlib.suppress(ProcessLookupError):
             os.kill(lane, signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
             injuries.append(Injury(time.monotonic_ns(), kind, lane))
+        part = (time.monotonic() - start) / settings.duration_s
+        progress(f"{number + 1} of {len(kinds)} injuries", min(1.0, part))
 
 
 def _victim(daemon: int, rng: np.random.Generator) -> int | None:

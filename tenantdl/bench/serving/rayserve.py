@@ -16,7 +16,7 @@ import msgspec
 
 from tenantdl.bench.serving.environments import environment
 from tenantdl.bench.serving.models import Model, onnx_file
-from tenantdl.exec.lifetime import end_with_parent
+from tenantdl.lifetime import end_with_parent
 
 _APP = Path(__file__).with_name("rayserve_app.py")
 

@@ -76,7 +76,7 @@ def run(
     journal: Path | None = None,
     json: Path | None = None,
     command: str = "tenantdl bench soak",
-    report: Callable[[str], None] = lambda text: None,
+    progress: Callable[[str, float], None] = lambda phase, part: None,
 ) -> list[Check]:
     """Serve and drive `workload` for `duration_s`. Raises UserError for bad workloads."""
     server = msgspec.structs.replace(workload.server, journal_mb_max=_JOURNAL_MB)
@@ -95,7 +95,7 @@ def run(
                 duration_s=settings.duration_s,
                 seed=settings.seed,
             )
-            outcome, looks = _watched(plan, daemon.pid, settings.duration_s, report)
+            outcome, looks = _watched(plan, daemon.pid, settings.duration_s, progress)
         checks = [
             *growth(looks),
             *drift(workload, outcome, settings.duration_s),
@@ -109,7 +109,7 @@ def run(
 
 
 def _watched(
-    plan: Plan, pid: int, duration_s: float, report: Callable[[str], None]
+    plan: Plan, pid: int, duration_s: float, progress: Callable[[str, float], None]
 ) -> tuple[Outcome, list[Usage]]:
     looks: list[Usage] = []
     over = threading.Event()
@@ -119,12 +119,12 @@ def _watched(
         begun = time.monotonic()
         while not over.wait(pause):
             looks.append(usage(pid))
-            if len(looks) % (_LOOKS // 10) == 0:
-                last = looks[-1]
-                report(
-                    f"{time.monotonic() - begun:.0f} s: {last.memory_bytes / _MIB:.0f} MiB,"
-                    f" {last.descriptors} descriptors, {last.threads} threads"
-                )
+            last = looks[-1]
+            progress(
+                f"{last.memory_bytes / _MIB:.0f} MiB, {last.descriptors} descriptors,"
+                f" {last.threads} threads",
+                min(1.0, (time.monotonic() - begun) / duration_s),
+            )
 
     watcher = threading.Thread(target=watch)
     watcher.start()

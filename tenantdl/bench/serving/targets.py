@@ -32,8 +32,8 @@ from tenantdl.bench.serving.runtimes import RUNTIMES, OnnxModel
 from tenantdl.daemon import running_daemon
 from tenantdl.errors import ExecutionError, UserError
 from tenantdl.exec.lane_pool import BACKEND
-from tenantdl.exec.lifetime import end_with_parent
 from tenantdl.ids import CoreId
+from tenantdl.lifetime import end_with_parent
 from tenantdl.load.workload import Workload
 from tenantdl.machine import usable_cores
 

@@ -18,8 +18,8 @@ import msgspec
 from tenantdl.bench.serving.environments import environment, packages
 from tenantdl.bench.serving.models import Model, onnx_file
 from tenantdl.bundle.manifest import Tensor
-from tenantdl.exec.lifetime import end_with_parent
 from tenantdl.ids import CoreId
+from tenantdl.lifetime import end_with_parent
 from tenantdl.load.protocol import datatype
 
 # Triton has no scalars where it does not batch.
