@@ -40,7 +40,10 @@ def write_document(path: Path, body: bytes) -> None:
 def read_bounded(path: Path, bytes_max: int, name: str) -> bytes:
     """All of the regular file at `path`; others may have no end. `name` is what people call such a
     file. Raises UserError for one that is too large, OSError when it cannot be read."""
-    found = path.stat()
+    try:
+        found = path.stat()
+    except ValueError as error:
+        raise UserError(f"is no path: {error}", where=str(path)) from error
     if not stat.S_ISREG(found.st_mode):
         raise UserError(f"is not a file, so no {name}", where=str(path))
     if found.st_size > bytes_max:

@@ -18,9 +18,9 @@ from collections.abc import Callable, Sequence
 from tenantdl.ids import CoreId
 from tenantdl.units import US
 
-# As long as a client needs to take an answer in and ask again. (Who yields in between has to have
-# turns as long as others', or they never get theirs.)
-SPIN_NS = 300 * US
+# As long as clients need to take an answer in and ask again; those over gRPC take longest. (Who
+# yields in between has to have turns as long as others', or they never get theirs.)
+SPIN_NS = 600 * US
 _present_core: Callable[[], int] = ctypes.CDLL(None).sched_getcpu
 
 
@@ -34,7 +34,7 @@ class Attention:
         self._busy = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._until = 0
-        self._looking = False
+        self._looking = self._fresh = False
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on."""
@@ -59,7 +59,7 @@ class Attention:
         self._busy = cores
         if self._in_the_way():
             return
-        self._until = now + SPIN_NS
+        self._until, self._fresh = now + SPIN_NS, True
         if not self._looking and self._loop is not None:
             self._looking = True
             self._loop.call_soon(self._again)
@@ -75,7 +75,10 @@ class Attention:
         if time.monotonic_ns() >= self._until or self._loop is None:
             self._looking = False
             return
-        os.sched_yield()
+        if self._fresh:  # answers may be due
+            self._fresh = False
+        else:
+            os.sched_yield()
         self._loop.call_soon(self._again)
 
     def _in_the_way(self) -> bool:

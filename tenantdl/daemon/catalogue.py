@@ -148,6 +148,18 @@ class Catalogue:
     applications: dict[ModelId, ServedApplication] = field(default_factory=dict)
     cores: tuple[int, ...] = ()
     interference: Mapping[str, ModelTables] = field(default_factory=dict)
+    # What was asked for lately, by name and version.
+    _found: dict[tuple[str, str], Served] = field(default_factory=dict, init=False, repr=False)
+
+    def add(self, model: ServedModel) -> None:
+        """Serve `model`."""
+        self.models[model.id] = model
+        self._found.clear()
+
+    def remove(self, model: ServedModel) -> None:
+        """Serve it no more. Idempotent."""
+        self.models.pop(model.id, None)
+        self._found.clear()
 
     def all(self) -> list[Served]:
         """Everything that clients can call."""
@@ -155,12 +167,16 @@ class Catalogue:
 
     def find(self, name: str, version: str = "") -> Served | None:
         """A model or application by what clients call it; without `version` the newest."""
+        known = self._found.get((name, version))
+        if known is not None:
+            return known
         everything: Iterator[Served] = chain(self.models.values(), self.applications.values())
         found = [m for m in everything if m.name == name and version in ("", m.version)]
-        if len(found) == 1:
-            return found[0]
         # Of a version that is being replaced, the one that came last.
-        return max(reversed(found), key=lambda model: int(model.version), default=None)
+        newest = max(reversed(found), key=lambda model: int(model.version), default=None)
+        if newest is not None:
+            self._found[name, version] = newest
+        return newest
 
     def label(self, model: ModelId) -> tuple[str, str]:
         """Name and version that clients know a model by; its id where it is gone."""

@@ -146,6 +146,10 @@ class Engine:
         answer: asyncio.Future[dict[str, Array]] = self._loop.create_future()
         return Ticket(call, memory.free.pop(), answer, timing, Ns(call.arrived + tenant.qos))
 
+    def stir(self) -> None:
+        """A request begins to arrive."""
+        self._pool.stir()
+
     def write(self, ticket: Ticket) -> None:
         """Put a call's inputs into its slot."""
         slots = self._memory[ticket.call.model].programs.slots

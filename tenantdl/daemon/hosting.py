@@ -47,13 +47,13 @@ class Hosting:
         await loaded
         self.memory[model.id] = open_memory(programs)
         self._tell(ModelAdded(self.catalogue.model_spec(model)))
-        self.catalogue.models[model.id] = model
+        self.catalogue.add(model)
         self._declare()
 
     async def retire(self, model: ServedModel) -> None:
         """Serve `model` to nobody new; return when its requests have ended and lanes have forgotten
         it."""
-        self.catalogue.models.pop(model.id, None)
+        self.catalogue.remove(model)
         memory = self.memory.get(model.id)
         if memory is None:
             return

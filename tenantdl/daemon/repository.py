@@ -20,6 +20,7 @@ import msgspec
 
 from tenantdl.bundle.manifest import MANIFEST
 from tenantdl.daemon.catalogue import Catalogue, ServedModel, open_model
+from tenantdl.daemon.eager import begin
 from tenantdl.errors import UserError
 from tenantdl.ids import ModelId, TenantId
 from tenantdl.load.workload import TenantSection
@@ -211,10 +212,11 @@ class Repository:
         return [m for m in self._host.catalogue.models.values() if m.name == name]
 
     def _retire(self, model: ServedModel) -> None:
-        """Let `model` go in the background: its last requests may take a while."""
-        task = asyncio.ensure_future(self._host.retire(model))
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        """Serve `model` to nobody new from now on, and let it go in the background: its last
+        requests may take a while."""
+        if task := begin(self._host.retire(model)):
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
 
     def _fail(self, name: str, version: str, before: list[ServedModel], reason: str) -> None:
         for known in [key for key in self._states if key[0] == name]:

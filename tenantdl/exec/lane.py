@@ -158,4 +158,5 @@ class LaneProcess:
                 if fd == self._alive_fd:
                     return False
                 os.eventfd_read(fd)
+                until = time.monotonic_ns() + self._spec.spin_ns  # an order may be on its way
         return True

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tenantdl.exec.endings import has_ended
 from tenantdl.exec.lane_memory import Mapping
 from tenantdl.exec.lane_wire import Channel, Kind, Order, Report
 from tenantdl.ids import LaneId, RequestId
@@ -75,12 +77,26 @@ class LaneHandle:
         if order.ends:
             self.posted, self.begun, self.busy = order, False, True
         # Always: a lane that looked a moment ago may have gone to sleep since its last report.
+        self.ring()
+
+    def ring(self) -> None:
+        """Wake it."""
         os.eventfd_write(self.bell, 1)
 
     @property
     def left_over(self) -> Order | None:
         """The newest order that was not taken up."""
         return self.held or (None if self.begun else self.posted)
+
+    def end(self, epoll: select.epoll, patience_ms: int) -> None:
+        """Close it once its process has ended, which is killed after `patience_ms`."""
+        if self.pid:
+            ending = select.poll()
+            ending.register(self.pidfd, select.POLLIN)
+            if not ending.poll(patience_ms):
+                os.kill(self.pid, signal.SIGKILL)
+            has_ended(self.pid, wait=True)
+        self.close(epoll)
 
     def close(self, epoll: select.epoll) -> None:
         """Give back what was opened for the lane; `epoll` hears of its end no more."""

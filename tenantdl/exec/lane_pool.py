@@ -30,9 +30,9 @@ from tenantdl.units import MS, SECOND, US, Ns
 _log = logging.getLogger(__name__)
 
 BACKEND = "tenantdl.exec.lane_backend"
-# Enough for a client to take its answer in and for its next request to come; then the core sleeps.
-# Whoever wants the core meanwhile gets it: the lane yields.
-SPIN = Ns(300 * US)
+# Enough for a request to be read that has begun to arrive (`stir`); then the core sleeps. Whoever
+# wants the core meanwhile gets it: the lane yields.
+SPIN = Ns(200 * US)
 # A lane that dies again and again is restarted after 0.1, 0.2, 0.4 … s.
 _RESTART_FIRST, _RESTART_LAST = Ns(SECOND // 10), Ns(10 * SECOND)
 _STARTS_MAX, _START_MAX = 3, Ns(60 * SECOND)
@@ -59,6 +59,7 @@ class LanePool:
         self._failures = dict.fromkeys(self._specs, 0)
         self._proven: set[LaneId] = set()
         self._backlog = False
+        self._last = lanes[0].lane
         self._doorbell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll = select.epoll()
         self._epoll.register(self._doorbell, select.EPOLLIN)
@@ -96,10 +97,15 @@ class LanePool:
 
     def launch(self, command: Launch, address: Address) -> None:
         """Hand `command` to its lane. A lane that has just died loses it: LaneLost follows."""
-        lane = self._lanes.get(command.lane)
-        if lane is None:
-            return
-        lane.order(order_of(command, address, self.mask(command.cores)))
+        if lane := self._lanes.get(command.lane):
+            self._last = command.lane
+            lane.order(order_of(command, address, self.mask(command.cores)))
+
+    def stir(self) -> None:
+        """An order will come soon: if all lanes rest, the one that had the last wakes up."""
+        lane = self._lanes.get(self._last)
+        if lane and not self.busy():
+            lane.ring()
 
     def mask(self, cores: Sequence[CoreId]) -> int:
         """`cores`, each a bit at its place among those of all lanes."""
@@ -166,13 +172,7 @@ class LanePool:
         lanes, self._lanes, self._successor = self._all(), {}, None
         self._nursery.close()
         for lane in lanes:
-            if lane.pid:
-                ending = select.poll()
-                ending.register(lane.pidfd, select.POLLIN)
-                if not ending.poll(_STOP_MS):
-                    os.kill(lane.pid, signal.SIGKILL)
-                has_ended(lane.pid, wait=True)
-            lane.close(self._epoll)
+            lane.end(self._epoll, _STOP_MS)
         for pid in self._retired:
             has_ended(pid, wait=True)
         self._epoll.close()

@@ -92,6 +92,9 @@ class FakeEngine:
         self.hold = False
         self.cancelled = threading.Event()
 
+    def stir(self) -> None:
+        pass
+
     async def infer(self, call: Call) -> tuple[dict[str, np.ndarray], Timing]:
         self.calls.append(call)
         del self.calls[:-100]

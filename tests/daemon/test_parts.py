@@ -13,11 +13,11 @@ from nets import Net, reference
 
 from tenantdl.compile.pipeline import compile_model
 from tenantdl.daemon import running_daemon
-from tenantdl.daemon.catalogue import open_catalogue, scheduler_config
+from tenantdl.daemon.catalogue import open_catalogue, open_model, scheduler_config
 from tenantdl.daemon.engine import Engine
 from tenantdl.daemon.journal import JournalWriter
 from tenantdl.errors import UserError
-from tenantdl.ids import CoreId, LaneId, ModelId
+from tenantdl.ids import CoreId, LaneId, ModelId, TenantId
 from tenantdl.load.workload import parse_workload
 from tenantdl.machine import usable_cores
 from tenantdl.sched.config import LaneSpec, one_core_plan
@@ -58,6 +58,20 @@ def test_two_bundles_under_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model m is served from .* already"):
         open_catalogue(parse_workload(text))
     open_catalogue(parse_workload(text + 'model = "m2"\n'))
+
+
+def test_the_newest_version_is_found_as_versions_come_and_go(tmp_path: Path) -> None:
+    bundle = fake_bundle(tmp_path, "m", 4, 0)
+    catalogue = open_catalogue(parse_workload(TENANT.format(name="x", bundle=bundle)))
+    first = catalogue.find("m")
+    assert first is not None and catalogue.find("m", "2") is None
+    second = open_model(ModelId("m#2"), "m", bundle, [TenantId("x")], "2")
+    catalogue.add(second)
+    assert [catalogue.find("m"), catalogue.find("m", "1")] == [second, first]
+    assert catalogue.find("m", "2") is second
+    catalogue.remove(second)
+    catalogue.remove(second)
+    assert catalogue.find("m") is first and catalogue.find("m", "2") is None
 
 
 def test_a_tenant_calls_several_models(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import time
@@ -118,6 +119,28 @@ def owner(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Owner]]:
     yield make
     for one in made:
         one.pool.close()
+
+
+def test_who_had_the_last_order_wakes_when_one_is_likely(owner: Callable[..., Owner]) -> None:
+    alone = owner(lanes=2, micros=0)
+    alone.write(0, 0, 0)
+    alone.launch(1, 0, 6, lane=1)
+    alone.until(alone.done(0))
+
+    def turns(lane: int) -> int:
+        """How often it has gone to sleep."""
+        status = Path(f"/proc/{alone.pool.pids()[LaneId(lane)]}/status").read_text()
+        return int(re.findall(r"^voluntary_ctxt_switches:\s*(\d+)", status, re.MULTILINE)[0])
+
+    asleep = -1
+    while asleep != (asleep := turns(1)):
+        time.sleep(0.1)
+    alone.pool.stir()
+    alone.until(lambda: turns(1) > asleep)
+    alone.write(1, 5, 0)
+    alone.launch(2, 1, 6, lane=1)
+    alone.until(alone.done(1))
+    assert alone.result(1)[0] == 11
 
 
 def test_a_launch_runs_block_by_block(owner: Callable[..., Owner]) -> None:

@@ -33,12 +33,10 @@ class Caller:
     def tenant_for(self, model: Served, asked: object = None) -> TenantId:
         """The tenant of a request for `model`: `asked` (the parameter), else the first it may be.
         Raises ProtocolError."""
-        able = [tenant for tenant in model.tenants if tenant in self.tenants]
-        if asked is None and able:
-            return able[0]
-        if asked not in able:
-            raise ProtocolError(400, f"tenant {asked!r} is not yours, or does not use this model")
-        return TenantId(str(asked))
+        for tenant in model.tenants:
+            if asked in (None, tenant) and tenant in self.tenants:
+                return tenant
+        raise ProtocolError(400, f"tenant {asked!r} is not yours, or does not use this model")
 
 
 class Access:

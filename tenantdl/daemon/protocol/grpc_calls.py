@@ -9,7 +9,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from tenantdl.daemon.protocol.access import Caller
 from tenantdl.daemon.protocol.control import Control
-from tenantdl.daemon.protocol.grpc_infer import value_of
+from tenantdl.daemon.protocol.grpc_infer import values_of
 from tenantdl.daemon.protocol.inference import Gate
 
 
@@ -59,7 +59,7 @@ class Calls:
 
     async def RepositoryModelLoad(self, request: Any, who: Caller) -> Any:
         """RepositoryModelLoad."""
-        parameters = {key: value_of(value) for key, value in request.parameters.items()}
+        parameters = values_of(request.parameters)
         await self._control.load(who, request.model_name, parameters)
         return pb.RepositoryModelLoadResponse()
 
@@ -113,7 +113,7 @@ class Calls:
 
     async def LogSettings(self, request: Any, who: Caller) -> Any:
         """LogSettings."""
-        asked = {key: value_of(value) for key, value in request.settings.items()}
+        asked = values_of(request.settings)
         answer = pb.LogSettingsResponse()
         for key, value in self._control.log_setting(who, asked).items():
             kind = {bool: "bool_param", int: "uint32_param", str: "string_param"}[type(value)]

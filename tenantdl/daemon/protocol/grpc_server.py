@@ -86,9 +86,8 @@ class GrpcServer:
             connection.close()
 
     def _opened(self, stream: Stream, headers: Headers) -> GrpcStream:
-        metadata = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
-        method = self._methods.get(metadata.get(":path", ""), _ABSENT)
-        return GrpcStream(stream, self._gate, method, metadata, self._bytes_max)
+        method = self._methods.get(headers.get(":path", ""), _ABSENT)
+        return GrpcStream(stream, self._gate, method, headers, self._bytes_max)
 
     async def _infer(
         self, caller: Any, message: memoryview, metadata: Metadata, arrived: Ns

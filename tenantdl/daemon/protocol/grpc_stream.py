@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tenantdl.daemon.eager import begin
 from tenantdl.daemon.protocol.access import Caller
 from tenantdl.daemon.protocol.codings import CODINGS, decompressed
 from tenantdl.daemon.protocol.http2_stream import Bytes, Stream
@@ -84,6 +85,7 @@ class GrpcStream:
                 raise ProtocolError(501, "messages are neither gzip nor deflate")
             if not method.is_open:
                 self._caller = gate.access.caller(metadata.get("authorization"))
+                gate.service.stir()
         except Exception as error:
             self._fail(error)
 
@@ -192,9 +194,11 @@ class GrpcStream:
     def _start(self) -> None:
         while self._messages and len(self._running) < _RUNNING_MAX and not self._stream.blocked:
             body = self._messages.popleft()
-            task = self._loop.create_task(self._answer(body))
-            self._running[task] = len(body)
-            task.add_done_callback(self._done)
+            if task := begin(self._answer(body)):
+                self._running[task] = len(body)
+                task.add_done_callback(self._done)
+            else:
+                self._gate.bytes_left += len(body)
             self._used += min(len(body), _GRANT) + _PREFIX.size
             if self._used > _GRANT:
                 self._stream.grant(self._used)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hpack import Decoder, HPACKError
@@ -29,7 +29,7 @@ _WINDOW = 1 << 30
 _RESETS_MAX = 1000
 _WRITE_BYTES_HIGH = 4 << 20
 
-Headers = list[tuple[bytes, bytes]]
+Headers = Mapping[str, str]
 Open = Callable[[Stream, Headers], Receiver]
 
 
@@ -49,7 +49,7 @@ class Connection(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._reader = FrameReader(self)
         self._hpack = Decoder(max_header_list_size=wire.BLOCK_BYTES_MAX)
-        self._plain: tuple[bytes, Headers] = (b"", [])
+        self._plain: tuple[bytes, Headers] = (b"", {})
         self.streams: dict[int, Stream] = {}
         self.window, self.frame_max, self.paused = wire.WINDOW_FIRST, wire.FRAME_FIRST, False
         self._initial_window = wire.WINDOW_FIRST
@@ -204,12 +204,13 @@ class Connection(asyncio.BufferedProtocol):
         sends again and again, is decoded once."""
         if block == self._plain[0]:
             return self._plain[1]
-        headers = [
-            (bytes(name), bytes(value)) for name, value in self._hpack.decode(block, raw=True)
-        ]
+        headers = {
+            bytes(name).decode("latin-1"): bytes(value).decode("latin-1")
+            for name, value in self._hpack.decode(block, raw=True)
+        }
         # Other blocks may change the tables.
         plain = bool(block) and min(block) >= 0x80 and max(block) < 0xFF
-        self._plain = (block, headers) if plain else (b"", [])
+        self._plain = (block, headers) if plain else (b"", {})
         return headers
 
     def on_frame(self, kind: int, flags: int, stream: int, body: memoryview) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from tenantdl.daemon.eager import begin
 from tenantdl.daemon.protocol.codings import CODINGS
 from tenantdl.daemon.protocol.http_body import BodyReader
 from tenantdl.daemon.protocol.http_infer import Head, HttpInference, read_head
@@ -220,8 +221,9 @@ class Connection(HttpToolsProtocol):
 
     def _finish(self) -> None:
         if self._inference is not None:
-            self._answering = self.loop.create_task(self._answer(self._inference))
-            self.tasks.add(self._answering)
+            self._answering = begin(self._answer(self._inference))
+            if self._answering:
+                self.tasks.add(self._answering)
 
     async def _answer(self, inference: HttpInference) -> None:
         try:

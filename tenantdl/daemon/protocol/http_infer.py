@@ -114,6 +114,7 @@ class HttpInference:
         if reserved > gate.bytes_left:
             raise ProtocolError(429, "too many bytes of requests are being read")
         gate.bytes_left -= reserved
+        gate.service.stir()
         self.limit, self._reserved = limit, reserved
         if head.length is not None:
             self._body = np.empty(reserved, np.uint8).data

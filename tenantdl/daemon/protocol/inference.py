@@ -34,6 +34,9 @@ class Service(Protocol):
     def ready(self) -> bool:
         """Whether requests can be served."""
 
+    def stir(self) -> None:
+        """A request begins to arrive."""
+
     async def infer(self, call: Call) -> tuple[dict[str, Array], Timing]:
         """Run one inference. Raises Refused."""
 
