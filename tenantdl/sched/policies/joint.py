@@ -28,8 +28,9 @@ from tenantdl.units import SECOND, Ns
 
 # Of the slack, in 1/1000, that a prediction may fill: predictions err.
 _SAFE = 960
-# Nobody gets the whole machine undisturbed: who could be in time only so much faster (1/1000) than
-# that is late.
+# Where lanes are simulated as undisturbed but for what tables foresee, nobody gets the whole machine
+# like that: who could be in time only so much faster (1/1000) is late. What real lanes report has
+# all of it in it, and who was taken for late too early is never served in time again.
 _LATE = 1250
 # Added core time, in 1/1000, that idle cores may be spent on to finish sooner: beside others, whose
 # caches it costs as well, and on an empty machine.
@@ -37,8 +38,9 @@ _WIDEN, _WIDEN_ALONE = 150, 250
 # Times its stated load that a tenant may use before others go first. What it used lately is halved
 # every second: it is that of one to two seconds.
 _OVER, _SECONDS = 2, 2
-# Launches on more cores than needed, or fewer, have so many times fewer blocks.
-_BRIEF = 4
+# Launches on more cores than needed have so many times fewer blocks; and so have all for a while
+# after somebody wide came, who cannot have its cores before other launches end.
+_BRIEF, _WIDE = 4, Ns(SECOND)
 
 
 class Fit(NamedTuple):
@@ -54,16 +56,24 @@ def tenantdl(book: Book, parameter: int) -> Decide:
     ahead = book.config.ahead
     blocks_max = book.config.blocks_max if ahead else 1
     rivals = 1
+    wide = Ns(-SECOND)
 
     def rank(request: Request) -> Rank:
         doomed, late, *rest = urgency(request)
         return (doomed, late, over_share(book, request.tenant), *rest)
 
     def want(request: Request, begin: int, available: int) -> Want | None:
+        nonlocal wide
         fit = find_fit(book, request, begin, available // rivals)
         cores = min(fit.cores, available)
-        # Who has more than it needs, or less than it should, is soon asked again.
-        blocks = blocks_max if cores == fit.narrow else max(1, blocks_max // _BRIEF)
+        if _is_wide(request):
+            wide = book.now
+        blocks = blocks_max
+        if cores < fit.narrow:
+            # Who has less than it needs is asked again as soon as can be.
+            blocks = 1
+        elif cores > fit.narrow or book.now - wide < _WIDE:
+            blocks = max(1, blocks_max // _BRIEF)
         ends = request.costs.at(fit.variant, cores).block_ends(begin, blocks)
         return Want(fit.cores, ends, fit.variant, least=1 if ahead else fit.cores)
 
@@ -74,7 +84,7 @@ def tenantdl(book: Book, parameter: int) -> Decide:
         nonlocal rivals
         if not book.free and not ahead:
             return
-        book.mark_late(now, _LATE)
+        book.mark_late(now, UNDISTURBED if ahead else _LATE)
         rivals = max(1, len(book.waiting) + len(book.parked))
         claim = claimed(book, rank) if ahead else None
         yield from place(book, rank, want, holds, claim)
@@ -82,6 +92,13 @@ def tenantdl(book: Book, parameter: int) -> Decide:
         yield from take_over(book, rank, want, preempts=ahead, claim=claim)
 
     return decide
+
+
+def _is_wide(request: Request) -> bool:
+    """Whether its target, not only its being behind, takes more cores than the fewest."""
+    costs = request.costs
+    alone = costs.at(0, costs.counts[0]).remaining(0)
+    return alone > request.deadline - request.arrived
 
 
 def find_fit(book: Book, request: Request, begin: int, room: int) -> Fit:
