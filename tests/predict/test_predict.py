@@ -83,6 +83,21 @@ def test_quantiles_cover_what_they_say_on_mixes_not_seen(boosted: Boosted) -> No
     assert (boosted.quantile(test, 0.95) >= boosted.quantile(test, 0.5)).all()
 
 
+def test_noise_is_not_learned(boosted: Boosted) -> None:
+    def noise(seed: int) -> list[Sample]:
+        rng = np.random.default_rng(seed)
+        found = samples(200, seed)
+        return [
+            msgspec.structs.replace(s, slowdown=float(1 + 0.01 * rng.standard_normal()))
+            for s in found
+        ]
+
+    learned = Boosted(noise(5), ROOM, 0)
+    assert boosted.trust > 0.9
+    assert learned.trust < 0.3
+    assert error(learned, noise(6)) < 1.05 * error(Undisturbed([], ROOM, 0), noise(6))
+
+
 def test_what_ran_before_is_learned() -> None:
     """A cold start costs 1 % for a megabyte that the other left in the caches."""
     rng = np.random.default_rng(4)
