@@ -52,7 +52,12 @@ def in_time(gaps: dict[str, float], seconds: float = 20.0) -> dict[str, float]:
         while (at := at + rng.uniform(0.8, 1.2) * gap) < seconds * 1000:
             arrivals.append((Ns(round(at * MS)), name))
     events = [
-        (at, RequestArrived(RequestId(n), TenantId(name), ModelId(name), 0, due, Ns(due + 500 * MS), 0))
+        (
+            at,
+            RequestArrived(
+                RequestId(n), TenantId(name), ModelId(name), 0, due, Ns(due + 500 * MS), 0
+            ),
+        )
         for n, (at, name) in enumerate(sorted(arrivals), 1)
         for due in (Ns(round(at + MODELS[name][3] * MS)),)
     ]

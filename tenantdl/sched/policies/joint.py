@@ -26,11 +26,12 @@ from tenantdl.sched.queue import Rank
 from tenantdl.sched.request import Request
 from tenantdl.units import SECOND, Ns
 
-# Of the slack, in 1/1000, that a prediction may fill: predictions err.
-_SAFE = 960
-# Where lanes are simulated as undisturbed but for what tables foresee, nobody gets the whole machine
-# like that: who could be in time only so much faster (1/1000) is late. What real lanes report has
-# all of it in it, and who was taken for late too early is never served in time again.
+# Of the slack, in 1/1000, that a prediction may fill: predictions err. Who has cores goes on with
+# fewer of them only if less is filled then: it may not get them back, and has to reach its client.
+_SAFE, _SAFE_WITH_FEWER = 960, 770
+# Where lanes are simulated as undisturbed but for what tables foresee, nobody gets the machine like
+# that: who could be in time only so much faster (1/1000) is late. What real lanes report has all of
+# it in it, and who was taken for late too early is never served in time again.
 _LATE = 1250
 # Added core time, in 1/1000, that idle cores may be spent on to finish sooner: beside others, whose
 # caches it costs as well, and on an empty machine.
@@ -110,11 +111,13 @@ def find_fit(book: Book, request: Request, begin: int, room: int) -> Fit:
     sensitivity = book.sensitivity * UNDISTURBED // book.cores_max
     variant = costs.modest(usable, begin, pressure, sensitivity)
     slowdown = costs.slowdown(variant, pressure)
-    had = book.cores.size(request.group) if begin else 0
+    had, ahead = book.cores.size(request.group) if begin else 0, book.config.ahead
     resize, ready = book.config.overheads.resize, book.cores.size(book.ready)
     slack = (request.deadline - book.now) * _SAFE // UNDISTURBED
+    fewer = slack * _SAFE_WITH_FEWER // _SAFE
     if begin > request.progress:  # what runs now comes first
-        slack -= costs.at(variant, had).between(request.progress, begin)
+        first = costs.at(variant, had).between(request.progress, begin)
+        slack, fewer = slack - first, fewer - first
     times: list[int] = []
     # Without one that is in time, the cheapest is taken.
     place, least, able = 0, 0, False
@@ -126,7 +129,7 @@ def find_fit(book: Book, request: Request, begin: int, room: int) -> Fit:
         if had and cores != had:
             time += resize
         price = time * cores
-        in_time = time <= slack
+        in_time = time <= (fewer if ahead and cores < had else slack)
         if not number or in_time > able or (in_time == able and price < least):
             place, least, able = number, price, in_time
         times.append(time)
