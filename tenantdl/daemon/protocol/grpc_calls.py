@@ -9,7 +9,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from tenantdl.daemon.protocol.access import Caller
 from tenantdl.daemon.protocol.control import Control
-from tenantdl.daemon.protocol.grpc_infer import values_of
+from tenantdl.daemon.protocol.grpc_messages import values_of
 from tenantdl.daemon.protocol.inference import Gate
 
 

@@ -11,16 +11,15 @@ from tritonclient.grpc import service_pb2 as pb
 
 from tenantdl.daemon.catalogue import Served
 from tenantdl.daemon.protocol.access import Caller, find_model
+from tenantdl.daemon.protocol.grpc_asked import Asked
 from tenantdl.daemon.protocol.grpc_messages import Bytes, infer_answer
 from tenantdl.daemon.protocol.inference import (
     Gate,
-    Wanted,
     all_outputs,
     check_wanted,
     make_call,
     make_origin,
     place_outputs,
-    wanted_output,
 )
 from tenantdl.daemon.protocol.refusals import ProtocolError
 from tenantdl.errors import UserError
@@ -43,84 +42,67 @@ _CONTENTS = {
 async def infer(
     gate: Gate,
     caller: Caller,
-    request: Any,
+    asked: Asked,
     raw: Sequence[Bytes],
     arrived: Ns,
     metadata: Mapping[str, str],
     *,
     final: bool = False,
 ) -> list[Bytes]:
-    """Answer a ModelInferRequest with `raw` inputs: a ModelInferResponse, in pieces, which says
-    that it is the last if `final`. Raises ProtocolError, UserError, Refused."""
-    catalogue = gate.service.catalogue
-    model = find_model(catalogue, caller, request.model_name, request.model_version)
-    parameters = values_of(request.parameters)
-    inputs = _inputs(gate, caller, request, raw)
+    """Answer a request with `raw` inputs: a ModelInferResponse, in pieces, which says that it is
+    the last if `final`. Raises ProtocolError, UserError, Refused."""
+    model = find_model(gate.service.catalogue, caller, asked.model, asked.version)
+    inputs = _inputs(gate, caller, asked, raw)
     other, trace = metadata.get("x-request-id", ""), metadata.get("traceparent", "")
-    origin = make_origin(request.id, other, trace)
-    call = make_call(model, caller, inputs, parameters, arrived, origin)
-    wanted = _wanted(request, model)
+    origin = make_origin(asked.number, other, trace)
+    call = make_call(model, caller, inputs, asked.parameters, arrived, origin)
+    if asked.wrong:
+        raise UserError(asked.wrong)
+    wanted = asked.outputs or all_outputs(model, binary=True)
+    check_wanted(model, wanted)
     outputs, timing = await gate.service.infer(call)
     done = time.monotonic_ns()
     placed = place_outputs(gate, caller, outputs, wanted)
-    response = pb.ModelInferResponse(
-        model_name=model.name, model_version=model.version, id=request.id
-    )
-    for name, array in placed.arrays.items():
-        response.outputs.add(name=name, datatype=datatype_of(array), shape=array.shape)
-    if final:
-        response.parameters["triton_final_response"].bool_param = True
+    head = _head(asked, model, placed.arrays, final=final)
     arrays = [None if name in placed.elsewhere else a for name, a in placed.arrays.items()]
-    pieces = infer_answer(response, arrays)
+    pieces = infer_answer(head, arrays)
     timing.compute_output = time.monotonic_ns() - done
     gate.service.statistics.encoded(timing)
     return pieces
 
 
-def value_of(parameter: Any) -> Any:
-    """A parameter's value, whatever its type; None where there is none."""
-    kind = parameter.WhichOneof("parameter_choice")
-    return None if kind is None else getattr(parameter, kind)
+def _head(asked: Asked, model: Served, arrays: Mapping[str, Array], *, final: bool) -> bytes:
+    """An answer without its raw outputs."""
+    forms = tuple((name, array.dtype, array.shape) for name, array in arrays.items())
+    key = (model.id, final, forms)
+    if key not in asked.heads:
+        response = pb.ModelInferResponse(
+            model_name=model.name, model_version=model.version, id=asked.number
+        )
+        for name, array in arrays.items():
+            response.outputs.add(name=name, datatype=datatype_of(array), shape=array.shape)
+        if final:
+            response.parameters["triton_final_response"].bool_param = True
+        asked.keep(key, response.SerializeToString())
+    return asked.heads[key]
 
 
-def values_of(parameters: Any) -> dict[str, Any]:
-    """The values of a map of parameters by their names. (`items` of such maps is slow.)"""
-    return {key: value_of(parameters[key]) for key in parameters} if len(parameters) else {}
-
-
-def _wanted(request: Any, model: Served) -> list[Wanted]:
-    if not request.outputs:
-        return all_outputs(model, binary=True)
-    wanted = [wanted_output(o.name, values_of(o.parameters), binary=True) for o in request.outputs]
-    check_wanted(model, wanted)
-    return wanted
-
-
-def _inputs(gate: Gate, caller: Caller, request: Any, raw: Sequence[Bytes]) -> dict[str, Array]:
+def _inputs(gate: Gate, caller: Caller, asked: Asked, raw: Sequence[Bytes]) -> dict[str, Array]:
     """The inputs by name: in shared memory, raw, or listed. Raises UserError, ProtocolError."""
     used = 0
     arrays: dict[str, Array] = {}
-    for tensor in request.inputs:
-        if tensor.name in arrays:
-            raise UserError(f"input {tensor.name!r} is given twice")
-        parameters = values_of(tensor.parameters)
-        shape = tuple(tensor.shape)
-        if "shared_memory_region" in parameters:
-            where = (
-                parameters["shared_memory_region"],
-                parameters.get("shared_memory_offset", 0),
-                parameters.get("shared_memory_byte_size"),
-            )
-            memory = gate.memory(caller, *where)
-            arrays[tensor.name] = from_bytes(tensor.name, tensor.datatype, shape, memory)
+    for name, kind, shape, where, contents in asked.inputs:
+        if name in arrays:
+            raise UserError(f"input {name!r} is given twice")
+        if where is not None:
+            arrays[name] = from_bytes(name, kind, shape, gate.memory(caller, *where))
         elif raw:
             if used >= len(raw):
-                raise ProtocolError(400, f"input '{tensor.name}' is not among the raw contents")
-            content = memoryview(raw[used])
-            arrays[tensor.name] = from_bytes(tensor.name, tensor.datatype, shape, content)
+                raise ProtocolError(400, f"input '{name}' is not among the raw contents")
+            arrays[name] = from_bytes(name, kind, shape, memoryview(raw[used]))
             used += 1
         else:
-            arrays[tensor.name] = _listed(tensor.name, tensor.datatype, shape, tensor.contents)
+            arrays[name] = _listed(name, kind, shape, contents)
     if used < len(raw):
         raise ProtocolError(400, f"{len(raw) - used} raw contents belong to no input")
     return arrays

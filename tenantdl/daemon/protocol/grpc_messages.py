@@ -41,9 +41,20 @@ def parse_infer(message: memoryview) -> tuple[Any, Sequence[Bytes]]:
     return request, request.raw_input_contents
 
 
-def infer_answer(response: Any, outputs: Sequence[Array | None]) -> list[Bytes]:
-    """A ModelInferResponse with raw `outputs` (None: elsewhere), in pieces."""
-    pieces: list[Bytes] = [response.SerializeToString()]
+def value_of(parameter: Any) -> Any:
+    """A parameter's value, whatever its type; None where there is none."""
+    kind = parameter.WhichOneof("parameter_choice")
+    return None if kind is None else getattr(parameter, kind)
+
+
+def values_of(parameters: Any) -> dict[str, Any]:
+    """The values of a map of parameters by their names. (`items` of such maps is slow.)"""
+    return {key: value_of(parameters[key]) for key in parameters} if len(parameters) else {}
+
+
+def infer_answer(head: bytes, outputs: Sequence[Array | None]) -> list[Bytes]:
+    """A ModelInferResponse, `head` and raw `outputs` (None: elsewhere), in pieces."""
+    pieces: list[Bytes] = [head]
     for array in outputs:
         raw: Bytes = b"" if array is None else _raw(array)
         pieces += [_key(_RAW_OUTPUT, len(raw)), raw]
@@ -63,22 +74,33 @@ def _raw(array: Array) -> Bytes:
 
 def _split(message: memoryview) -> tuple[memoryview, list[memoryview]]:
     """The message without its raw inputs, and these; the whole where it cannot be taken apart."""
-    rest, raw, at, kept = bytearray(), [], 0, 0
+    rest, raw, kept = bytearray(), [], 0
+    for begin, end in raw_places(message) or ():
+        rest += message[kept : begin - len(_key(_RAW_INPUT, end - begin))]
+        raw.append(message[begin:end])
+        kept = end
+    rest += message[kept:]
+    return memoryview(rest), raw
+
+
+def raw_places(message: memoryview) -> list[tuple[int, int]] | None:
+    """Where the raw inputs of a ModelInferRequest begin and end; None where it cannot be taken
+    apart."""
+    places, at = [], 0
     while at < len(message):
         begin = at
         tag, at = _varint(message, at)
         if tag & 7 != 2:  # not of a length that is said: every field of this message has one
-            return message, []
+            return None
         size, at = _varint(message, at)
         if at + size > len(message):
-            return message, []
+            return None
         if tag == _RAW_INPUT:
-            rest += message[kept:begin]
-            raw.append(message[at : at + size])
-            kept = at + size
+            if at - begin != len(_key(_RAW_INPUT, size)):
+                return None  # said at length
+            places.append((at, at + size))
         at += size
-    rest += message[kept:]
-    return memoryview(rest), raw
+    return places
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:

@@ -19,8 +19,9 @@ from tritonclient.grpc import service_pb2 as pb
 from tenantdl.daemon.protocol import grpc_infer
 from tenantdl.daemon.protocol.access import Caller
 from tenantdl.daemon.protocol.control import Control
+from tenantdl.daemon.protocol.grpc_asked import Requests
 from tenantdl.daemon.protocol.grpc_calls import Calls
-from tenantdl.daemon.protocol.grpc_messages import Bytes, parse, parse_infer, streamed
+from tenantdl.daemon.protocol.grpc_messages import Bytes, parse, streamed
 from tenantdl.daemon.protocol.grpc_stream import GrpcStream, Metadata, Method, known
 from tenantdl.daemon.protocol.http2 import Connection, Headers, Limits
 from tenantdl.daemon.protocol.http2_stream import Stream
@@ -31,6 +32,7 @@ from tenantdl.units import Ns
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 _HEALTH = "/grpc.health.v1.Health/Check"
+_FINAL = "triton_enable_empty_final_response"
 # Health is told to everybody.
 _OPEN = ("ServerLive", "ServerReady")
 Handler = Callable[[Any, Any], Awaitable[Any]]
@@ -42,6 +44,7 @@ class GrpcServer:
     def __init__(self, gate: Gate, control: Control, bytes_max: int, limits: Limits) -> None:
         self._gate, self._control, self._bytes_max = gate, control, bytes_max
         self._limits = limits
+        self._requests = Requests()
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
         calls = Calls(gate, control)
@@ -92,8 +95,8 @@ class GrpcServer:
     async def _infer(
         self, caller: Any, message: memoryview, metadata: Metadata, arrived: Ns
     ) -> Sequence[Bytes]:
-        request, raw = parse_infer(message)
-        return await grpc_infer.infer(self._gate, caller, request, raw, arrived, metadata)
+        asked, raw = self._requests.read(message)
+        return await grpc_infer.infer(self._gate, caller, asked, raw, arrived, metadata)
 
     async def _stream_infer(
         self, caller: Any, message: memoryview, metadata: Metadata, arrived: Ns
@@ -101,10 +104,10 @@ class GrpcServer:
         """An error is an answer."""
         number = ""
         try:
-            request, raw = parse_infer(message)
-            number, final = request.id, _wants_final(request)
+            asked, raw = self._requests.read(message)
+            number, final = asked.number, asked.parameters.get(_FINAL) is True
             answer = await grpc_infer.infer(
-                self._gate, caller, request, raw, arrived, metadata, final=final
+                self._gate, caller, asked, raw, arrived, metadata, final=final
             )
             return streamed(answer)
         except Exception as error:
@@ -141,11 +144,6 @@ async def _absent(
 
 
 _ABSENT = Method(_absent, is_open=True)
-
-
-def _wants_final(request: Any) -> bool:
-    wanted = request.parameters.get("triton_enable_empty_final_response")
-    return wanted is not None and bool(wanted.bool_param)
 
 
 def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
