@@ -1,14 +1,16 @@
 """Batching on a daemon with compiled models: finish rate and goodput against load and SLO.
 
-Every bundle is served to one tenant, alone or beside the others. Of a bundle with several lengths,
-requests have log-uniform ones, as texts and lines of print have: short ones are frequent, long
-ones do the work. The SLO is a multiple of the 99th percentile of latencies alone, on one core.
+Every bundle is served to one tenant, alone or beside the others, with requests of several lengths
+if it has those (`batching_requests`). The SLO is a multiple of the 99th percentile of latencies
+alone, on one core. Several runs take turns: all policies once, all of them again, each time on a
+fresh daemon with other arrivals.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,9 +19,11 @@ import numpy as np
 
 from tenantdl.bench import batching_cases as cases
 from tenantdl.bench import batching_virtual as virtual
+from tenantdl.bench.batching_requests import request_plans
+from tenantdl.bench.batching_runs import summaries
 from tenantdl.bench.envelope import write_results
 from tenantdl.bundle.load import read_manifest
-from tenantdl.bundle.manifest import Manifest, Plan, Tensor
+from tenantdl.bundle.manifest import Manifest, Tensor
 from tenantdl.daemon import running_daemon
 from tenantdl.errors import ExecutionError
 from tenantdl.load import issuer
@@ -42,7 +46,6 @@ Row = dict[str, Any]
 Progress = Callable[[str, float], None]
 POLICIES = ("eager", "edf-mean", "edf-p99", "deferred", "auto")
 _OK = 200
-_LENGTHS = 16  # different ones of a dynamic model
 _ALONE = 64  # requests one by one
 _GAP_FACTOR = 3  # between these, of the longest that the manifest expects
 _TIMEOUT_S = 30.0
@@ -51,8 +54,9 @@ _TIMEOUT_S = 30.0
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`multiples`: SLOs, of the 99th percentile alone; `loads`: of what the lanes can do one by
-    one; each is driven for `seconds`. `policy`: the scheduler's below batching. `together`: all
-    bundles at once. `simulate`: in virtual time, with the costs that bundles carry."""
+    one; each is driven for `seconds`, `runs` times with seeds from `seed` on. `policy`: the
+    scheduler's below batching. `together`: all bundles at once. `simulate`: in virtual time, with
+    the costs that bundles carry."""
 
     policies: tuple[str, ...] = POLICIES
     multiples: tuple[float, ...] = (1.5, 3.0, 5.0)
@@ -63,6 +67,12 @@ class Settings:
     cores: tuple[int, ...] = ()
     together: bool = False
     simulate: bool = False
+    runs: int = 1
+
+    @property
+    def seeds(self) -> range:
+        """One a run."""
+        return range(self.seed, self.seed + self.runs)
 
 
 def measure(
@@ -75,7 +85,7 @@ def measure(
     command: str = "tenantdl bench batching",
     progress: Progress | None = None,
 ) -> list[Row]:
-    """Rows of all bundles (measured) and cases (simulated). Raises UserError."""
+    """Rows of all bundles (measured) and cases (simulated), one a run. Raises UserError."""
     rows: list[Row] = []
     total = len(bundles) + len(simulated)
     for case in simulated:
@@ -83,12 +93,8 @@ def measure(
     for number, case in enumerate(simulated):
         if progress:
             progress(case, number / total)
-        if case in cases.STATIC:
-            rows += cases.static_rows(case, cases.STATIC_POLICIES, settings.seed)
-        else:
-            rows += cases.mode_rows(
-                case, cases.MODE_POLICIES, settings.multiples, settings.loads, settings.seed
-            )
+        for seed in settings.seeds:
+            rows += _case(case, settings, seed)
     together = settings.together and not settings.simulate
     groups = [list(bundles)] if together else [[bundle] for bundle in bundles]
     for number, group in enumerate(groups if bundles else (), len(simulated)):
@@ -100,40 +106,16 @@ def measure(
     if plots is not None:
         from tenantdl.bench.batching_plots import draw
 
-        draw(rows, plots, command)
+        draw(summaries(rows), plots, command)
     return rows
 
 
-def request_plans(manifest: Manifest, seed: int) -> list[tuple[Tensor, ...]]:
-    """Inputs of the different requests that the model is asked with, equally often."""
-    single = [plan for plan in manifest.plans if plan.batch == manifest.plans[0].batch]
-    if len(single) == 1:
-        return [single[0].inputs]
-    rng = np.random.default_rng(seed)
-    sizes = sorted(_length(plan) for plan in single)
-    drawn = np.exp(rng.uniform(np.log(sizes[0] / 2), np.log(sizes[-1]), _LENGTHS))
-    if manifest.padding is None:
-        drawn = np.array([min((s for s in sizes if s >= d), default=sizes[-1]) for d in drawn])
-    return [_of_length(single, manifest, max(1, int(d))) for d in drawn]
-
-
-def _length(plan: Plan) -> int:
-    return max(int(np.prod(tensor.shape, dtype=np.int64)) for tensor in plan.inputs)
-
-
-def _of_length(plans: Sequence[Plan], manifest: Manifest, size: int) -> tuple[Tensor, ...]:
-    plan = min((p for p in plans if _length(p) >= size), key=_length)
-    if manifest.padding is None:
-        return plan.inputs
-    share = size / _length(plan)
-    cut: list[Tensor] = []
-    for tensor in plan.inputs:
-        shape = list(tensor.shape)
-        for name, axis in manifest.padding.inputs:
-            if name == tensor.name:
-                shape[axis] = max(1, round(shape[axis] * share))
-        cut.append(Tensor(tensor.name, tensor.dtype, tuple(shape), 0))
-    return tuple(cut)
+def _case(case: str, settings: Settings, seed: int) -> list[Row]:
+    if case in cases.STATIC:
+        rows = cases.static_rows(case, cases.STATIC_POLICIES, seed)
+    else:
+        rows = cases.mode_rows(case, cases.MODE_POLICIES, settings.multiples, settings.loads, seed)
+    return [row | {"seed": seed} for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +138,16 @@ def _group(bundles: Sequence[Path], settings: Settings) -> list[Row]:
     with TemporaryDirectory(prefix="tenantdl-batching-") as folder:
         served = [_alone(bundle, settings, cores, Path(folder)) for bundle in bundles]
         rows = []
-        for multiple in settings.multiples:
-            for policy in settings.policies:
-                workload = _workload(served, settings, cores, policy, multiple)
-                with running_daemon(workload) as daemon:
-                    for load in settings.loads:
-                        about = {"policy": policy, "slo_multiple": multiple, "load": load}
-                        found = _drive(daemon.url, served, load * len(cores), multiple, settings)
-                        rows += [row | about for row in found]
+        for multiple, seed, policy in product(
+            settings.multiples, settings.seeds, settings.policies
+        ):
+            workload = _workload(served, settings, cores, policy, multiple)
+            with running_daemon(workload) as daemon:
+                for load in settings.loads:
+                    about = {"policy": policy, "slo_multiple": multiple, "load": load}
+                    busy = load * len(cores)
+                    found = _drive(daemon.url, served, busy, multiple, settings.seconds, seed)
+                    rows += [row | about | {"seed": seed} for row in found]
     return rows
 
 
@@ -173,18 +157,17 @@ def _simulated(bundle: Path, settings: Settings) -> list[Row]:
     model = virtual.model_of(bundle, _workload([served], settings, (), "off", 1.0))
     kinds = virtual.kinds_of(model, request_plans(served.manifest, settings.seed))
     served = replace(served, alone_ms=virtual.alone_ms(model, kinds))
+    about = {"label": "simulated", "p99_alone_ms": served.p99_ms}
     rows = []
-    for multiple in settings.multiples:
-        for load in settings.loads:
-            rate = load * cores * 1000 / float(served.alone_ms.mean())
-            for policy in settings.policies:
-                workload = _workload([served], settings, (), policy, multiple)
-                counted, good = virtual.run(
-                    workload, kinds, rate, settings.seconds, settings.seed, cores
-                )
-                row = _row(served.manifest.name, rate, counted, good, settings)
-                about = {"policy": policy, "slo_multiple": multiple, "load": load}
-                rows.append(row | about | {"label": "simulated", "p99_alone_ms": served.p99_ms})
+    for multiple, load, seed, policy in product(
+        settings.multiples, settings.loads, settings.seeds, settings.policies
+    ):
+        rate = load * cores * 1000 / float(served.alone_ms.mean())
+        workload = _workload([served], settings, (), policy, multiple)
+        counted, good = virtual.run(workload, kinds, rate, settings.seconds, seed, cores)
+        row = _row(served.manifest.name, rate, counted, good, settings.seconds)
+        own = {"policy": policy, "slo_multiple": multiple, "load": load, "seed": seed}
+        rows.append(row | own | about)
     return rows
 
 
@@ -244,16 +227,21 @@ def _alone(bundle: Path, settings: Settings, cores: Sequence[int], folder: Path)
 
 
 def _drive(
-    url: str, served: Sequence[_Served], cores_busy: float, multiple: float, settings: Settings
+    url: str,
+    served: Sequence[_Served],
+    cores_busy: float,
+    multiple: float,
+    seconds: float,
+    seed: int,
 ) -> list[Row]:
     """Poisson arrivals; those of the first quarter, which find out what is what, do not count."""
-    rng = np.random.default_rng(settings.seed)
-    warm_up = settings.seconds / 4
+    rng = np.random.default_rng(seed)
+    warm_up = seconds / 4
     rates = [cores_busy / len(served) * 1000 / float(one.alone_ms.mean()) for one in served]
     times: list[list[int]] = []
     owners: list[int] = []
     for number, (one, rate) in enumerate(zip(served, rates, strict=True)):
-        due = poisson(rate, settings.seconds + warm_up, rng, Shape())
+        due = poisson(rate, seconds + warm_up, rng, Shape())
         kinds = rng.integers(0, len(one.streams), len(due))
         times += [due[kinds == i].tolist() for i in range(len(one.streams))]
         owners += [number] * len(one.streams)
@@ -264,14 +252,14 @@ def _drive(
         own = [sample for sample in counted if owners[sample.stream] == number]
         slo = from_ms(multiple * one.p99_ms)
         good = sum(sample.status == _OK and sample.latency <= slo for sample in own)
-        rows.append(_row(one.manifest.name, rate, len(own), good, settings))
+        rows.append(_row(one.manifest.name, rate, len(own), good, seconds))
         rows[-1] |= {"slo_ms": to_ms(slo), "p99_alone_ms": one.p99_ms}
     if len(served) > 1:
         names = "+".join(one.manifest.name for one in served)
         good = sum(row["in_time"] for row in rows)
         for row in rows:
             row["case"] += f" of {names}"
-        rows.append(_row(names, sum(rates), len(counted), good, settings))
+        rows.append(_row(names, sum(rates), len(counted), good, seconds))
     return rows
 
 
@@ -281,7 +269,7 @@ def _issue(url: str, streams: Sequence[Stream], times: Sequence[list[int]]) -> l
     return issuer.issue(issuer.Plan(url, chosen, in_flight_max=1024, timeout_s=_TIMEOUT_S))
 
 
-def _row(case: str, rate: float, requests: int, good: int, settings: Settings) -> Row:
+def _row(case: str, rate: float, requests: int, good: int, seconds: float) -> Row:
     return {
         "experiment": "batching",
         "label": "measured",
@@ -290,5 +278,5 @@ def _row(case: str, rate: float, requests: int, good: int, settings: Settings) -
         "requests": requests,
         "in_time": good,
         "finish_rate": good / max(1, requests),
-        "goodput": good / settings.seconds,
+        "goodput": good / seconds,
     }

@@ -17,7 +17,7 @@ from tenantdl.load.arrivals import Shape, poisson
 from tenantdl.sched.batching.batcher import Batcher
 from tenantdl.sched.batching.config import BatchingConfig, QueueSpec
 from tenantdl.sched.batching.latency import Latency, linear, staggered_bound
-from tenantdl.sched.batching.learn import Average
+from tenantdl.sched.batching.learn import Patience
 from tenantdl.sched.batching.messages import Batch, Command, Event, Finished, Retimed
 from tenantdl.sched.batching.order import ScoreOrder
 from tenantdl.sched.batching.orloj import DynamicQueue, Orloj, OrlojConfig
@@ -228,10 +228,12 @@ class _Learning:
     def __init__(self, tables: Sequence[tuple[Ns, ...]], slo: Ns) -> None:
         self._times = [Times(table) for table in tables]
         specs = tuple(QueueSpec(f"mode{i}", table, slo) for i, table in enumerate(tables))
-        self._waits = Average()
+        self._patience = [Patience() for _ in tables]
         self._batcher = Batcher(
             BatchingConfig(specs, _SLOTS, "auto"),
-            lambda _: ScoreOrder(self._times.__getitem__, lambda: self._waits.value),
+            lambda _: ScoreOrder(
+                self._times.__getitem__, lambda queue: self._patience[queue].value
+            ),
         )
         self._running: dict[int, Batch] = {}
 
@@ -247,9 +249,10 @@ class _Learning:
         for command in found:
             if isinstance(command, Batch):
                 self._running[command.batch] = command
-            over = command.requests if isinstance(command, Batch) else (command.request,)
-            for request in over:
-                self._waits.observe(now - request.arrived)
+            served = isinstance(command, Batch)
+            for request in command.requests if isinstance(command, Batch) else (command.request,):
+                waited = Ns(now - request.arrived)
+                self._patience[command.queue].observe(waited, served=served)
         return found
 
     def next_wakeup(self) -> Ns | None:

@@ -23,7 +23,7 @@ from tenantdl.errors import ExecutionError, UserError
 Array = NDArray[Any]
 
 _RUN = "tenantdl_run"
-_PREFIX = "__tvm_ffi_"  # of a kernel's symbol, by TVM's code generator
+SYMBOL_PREFIX = "__tvm_ffi_"  # of a kernel's symbol, by TVM's code generator
 _ERROR_BYTES = 512
 
 # The C structures, field by field: TVMFFIAny, DLTensor, and `Call` of runtime.c.
@@ -81,7 +81,7 @@ class Library:
     def address(self, symbol: str) -> int:
         """Where kernel `symbol` lies. Raises UserError when the library has none of that name."""
         try:
-            function = self._handle[_PREFIX + symbol]
+            function = self._handle[SYMBOL_PREFIX + symbol]
         except AttributeError as error:
             raise UserError(
                 f"kernel {symbol} is not in the library", where=str(self._path)

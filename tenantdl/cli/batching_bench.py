@@ -102,6 +102,9 @@ def batching_command(
     ] = "0.6,0.9,1.2",
     seconds: Annotated[float, typer.Option(min=0.5, max=3600, help="Of each load.")] = 8.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of arrivals and lengths.")] = 1,
+    runs: Annotated[
+        int, typer.Option(min=1, max=100, help="With seeds from --seed on; medians are shown.")
+    ] = 1,
     scheduler: Annotated[str, typer.Option(help="Scheduling policy below batching.")] = "tenantdl",
     together: Together = False,
     simulate: Simulate = False,
@@ -130,6 +133,7 @@ def batching_command(
         parse.numbers(cores, "--cores") if cores else (),
         together,
         simulate,
+        runs,
     )
     with render.progress("bench batching") as progress:
         rows = batching.measure(
@@ -145,9 +149,10 @@ def batching_command(
 
 
 def _show(rows: Sequence[dict[str, Any]]) -> None:
+    from tenantdl.bench.batching_runs import summaries
     from tenantdl.cli import render
 
-    columns = ["Case", "", "Policy", ">SLO", ">requests/s", ">finish rate", ">goodput/s"]
+    columns = ["Case", "", "Policy", ">SLO", ">requests/s", ">finish rate", "", ">goodput/s"]
     table = [
         (
             row["case"],
@@ -156,8 +161,9 @@ def _show(rows: Sequence[dict[str, Any]]) -> None:
             f"{row['slo_multiple']:.2f}",
             f"{row['rate']:.1f}",
             f"{row['finish_rate']:.3f}",
+            f"{row['finish_rate_min']:.3f}–{row['finish_rate_max']:.3f}" if row["runs"] > 1 else "",
             f"{row['goodput']:.1f}",
         )
-        for row in rows
+        for row in summaries(rows)
     ]
     render.table("", columns, table)

@@ -17,9 +17,10 @@ from tenantdl.exec.runner import Runner
 from tenantdl.ids import CoreId
 from tenantdl.machine import this_machine
 
-# Of a plan for one request, and of the others: four requests take four times as long.
-_RUNS, _RUNS_MANY = 5, 1
-# Plans for more requests repeat the calls of these, and so do their times.
+# Of the first plan, of others for one request, and for several: four take four times as long.
+_RUNS_FIRST, _RUNS, _RUNS_MANY = 5, 3, 1
+# Plans for more requests repeat the calls of these, and so do their times; where no call is for
+# several requests at once, those of a plan for two say it all.
 _REQUESTS_MAX = 4
 
 
@@ -39,7 +40,7 @@ def measured_plans(
     found: list[Plan] = []
     known: tuple[Plan, list[list[int]]] | None = None
     for number, plan in enumerate(plans):
-        if known and plan.batch > _REQUESTS_MAX * plans[0].batch and _alike(plan, known[0]):
+        if known and _repeats(plan, known[0], plan.batch // plans[0].batch):
             found.append(_with_costs(plan, groups, repeated(plan, *known), "estimated"))
             continue
         arena[:] = 0
@@ -47,16 +48,21 @@ def measured_plans(
             found.append(with_variants(bundle, plan, ways, counts, arena.data))
             continue
         one = plan.batch == plans[0].batch
-        costs = measure_ns(Runner(bundle, plan, arena.data), groups, _RUNS if one else _RUNS_MANY)
+        runs = _RUNS_MANY if not one else _RUNS if number else _RUNS_FIRST
+        costs = measure_ns(Runner(bundle, plan, arena.data), groups, runs)
         known = None if one else (plan, costs)
         found.append(_with_costs(plan, groups, costs, "measured"))
     return found
 
 
-def _alike(plan: Plan, other: Plan) -> bool:
-    """Whether requests have equal shapes."""
-    pairs = zip(plan.inputs, other.inputs, strict=True)
-    return all(one.shape[1:] == two.shape[1:] for one, two in pairs)
+def _repeats(plan: Plan, smaller: Plan, requests: int) -> bool:
+    """Whether the times of `smaller`, which is for several requests, say what `plan`, for
+    `requests`, takes."""
+    pairs = zip(plan.inputs, smaller.inputs, strict=True)
+    if not all(one.shape[1:] == two.shape[1:] for one, two in pairs):
+        return False
+    few, many = ({c.symbol for c in p.calls if c.kind != "layout"} for p in (smaller, plan))
+    return requests > _REQUESTS_MAX or few == many
 
 
 def repeated(plan: Plan, smaller: Plan, costs: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -36,6 +36,8 @@ from tenantdl.compile.plans import (
     Axes,
     Bucket,
     bucket_shapes,
+    families,
+    grains,
     kernels,
     lower_plans,
     read_graphs,
@@ -139,10 +141,18 @@ def compile_model(
         with phases("lower"):
             schedules = Schedules(records, winograd4=tuning.winograd4)
             plans, weights = lower_plans(
-                graphs, cpu, max(cores), schedules, batch, together, variants
+                graphs,
+                cpu,
+                max(cores),
+                schedules,
+                batch,
+                together,
+                variants,
+                grains(axes, variations),
             )
         with phases("build"):
-            build_library(kernels(plans), cpu, folder / LIBRARY)
+            shared = families(plans) if len(graphs) > 1 else {}
+            build_library(kernels(plans), cpu, folder / LIBRARY, shared)
         with phases("weights"):
             write_weights(weights, folder / WEIGHTS)
         static = [plan.plan() for plan in plans]

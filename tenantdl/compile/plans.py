@@ -9,8 +9,10 @@ but tried (`try_padding`): a convolution, for one, sees the zeros.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,6 +122,16 @@ def bucket_shapes(
     return found, axes
 
 
+def grains(axes: Sequence[Axes], shapes: Sequence[Shapes | None]) -> list[Fraction]:
+    """For each of `shapes`, what part of its extent the extents of all buckets are multiples of;
+    nothing where buckets are of several dimensions, or of none."""
+    if len(axes) != 1:
+        return []
+    name, axis = axes[0].places[0]
+    common = math.gcd(*axes[0].bucket.extents)
+    return [Fraction(common, one[name][axis]) for one in shapes if one is not None]
+
+
 def _parts(
     dimension: str, places: Sequence[tuple[str, int]], given: Mapping[str, tuple[int, ...]]
 ) -> tuple[int, ...]:
@@ -177,12 +189,14 @@ def lower_plans(
     batch: int,
     together: Sequence[int],
     variants: int = 1,
+    grains: Sequence[Fraction] = (),
 ) -> tuple[list[Lowered], Weights]:
     """All plans, those of the first graph first; one request at a time first in each. The first of
-    all has up to `variants` ways to run."""
+    all has up to `variants` ways to run. `grains`: of each graph (`Schedules.grain`)."""
     weights = Weights()
     plans: list[Lowered] = []
-    for graph in graphs:
+    for graph, grain in itertools.zip_longest(graphs, grains, fillvalue=Fraction(0)):
+        schedules.grain = grain
         if len(together) > 1:
             check_batchable(graph)
         program = lower(graph, cpu, cores, schedules)
@@ -209,6 +223,16 @@ def kernels(plans: Sequence[Lowered]) -> list[Kernel]:
     own = [operator for plan in plans for operator in plan.program.operators]
     others = [operator for plan in plans for way in plan.ways for operator in way.values()]
     return list({operator.kernel.key: operator.kernel for operator in own + others}.values())
+
+
+def families(plans: Sequence[Lowered]) -> dict[str, str]:
+    """Kernels by the first operator that each is for: those of one operator in several buckets may
+    differ in extents only."""
+    found: dict[str, str] = {}
+    for plan in plans:
+        for operator in plan.program.operators:
+            found.setdefault(operator.kernel.key, operator.name)
+    return found
 
 
 def try_padding(manifest: Manifest, axes: Sequence[Axes], folder: Path) -> Padding | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -19,6 +20,7 @@ from tenantdl.documents import write_document
 from tenantdl.errors import UserError
 
 S = TypeVar("S")
+EVEN_MAX = 1.15  # times the cycles of the best, for one schedule that suits all buckets
 RECORDS_BYTES_MAX = 64 * 1024**2
 _PACKAGE = Path(__file__).resolve().parents[1]
 # In a wheel the records lie inside the package, in a checkout beside it.
@@ -63,7 +65,9 @@ class Schedules:
     panels are that dense weights were packed in, by the value that holds them; `borders`: what was
     kept around packed values; `packings`: weights as they were packed for kernels. `beyond`: how
     many places behind a plan's own schedules these are (`others`). Without `winograd4` convolutions
-    do without the large, less accurate tiles of Winograd's algorithm."""
+    do without the large, less accurate tiles of Winograd's algorithm. `grain`: the largest part of
+    this graph's extent that the extents of all buckets are multiples of (0: there is one bucket);
+    `common`: what was chosen for all buckets, by what it was chosen for."""
 
     def __init__(
         self, records: Iterable[Record] = (), rank: int = 0, *, winograd4: bool = True
@@ -75,12 +79,15 @@ class Schedules:
         self.panels: dict[str, int] = {}
         self.borders: dict[str, Any] = {}
         self.packings: dict[tuple[object, ...], Packing] = {}
+        self.grain = Fraction(0)
+        self.common: dict[str, Any] = {}
 
     def others(self, rank: int) -> Schedules:
         """Those that pick the candidate `rank` places behind these' for the same plan in memory:
         panels and borders are kept."""
         others = Schedules((), self._rank, winograd4=self.winograd4)
-        others._winners, others.beyond = self._winners, rank
+        # What suits all buckets may be none of the candidates: then the best of these is another.
+        others._winners, others.beyond = self._winners, rank - (self.grain > 0)
         others.panels, others.borders = dict(self.panels), dict(self.borders)
         others.packings = self.packings
         return others

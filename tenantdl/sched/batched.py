@@ -21,7 +21,6 @@ from tenantdl.errors import InvariantError
 from tenantdl.ids import ModelId, RequestId, TenantId
 from tenantdl.sched.batching import messages as batching
 from tenantdl.sched.batching.config import QueueSpec
-from tenantdl.sched.batching.learn import Average
 from tenantdl.sched.config import SchedulerConfig
 from tenantdl.sched.costs import UNDISTURBED
 from tenantdl.sched.family import Family, Member, Under, Works, new_batcher, new_family
@@ -63,8 +62,7 @@ class BatchedScheduler:
         self.families: dict[tuple[str, ModelId, int], Family | None] = {}
         self._works: Works = {}
         self._of_queue: list[Family] = []
-        self._patience = Average()  # ns, until requests were sent to a lane or dropped
-        self._batcher = new_batcher(config, self._of_queue, self._patience)
+        self._batcher = new_batcher(config, self._of_queue)
         self._inside: Counter[TenantId] = Counter()
         self._members: dict[RequestId, Member] = {}
         self._under: dict[RequestId, Under] = {}
@@ -234,7 +232,8 @@ class BatchedScheduler:
         if command.why is batching.Why.CANCELLED:
             self._forget(number, Reject(number, member.doomed or Reason.CANCELLED))
             return
-        self._patience.observe(self._now - command.request.arrived)
+        waited = Ns(self._now - command.request.arrived)
+        member.family.patience.observe(waited, served=False)
         if self._config.refuse_infeasible:
             self._forget(number, Reject(number, Reason.DEADLINE_INFEASIBLE))
         else:  # late, but still wanted: alone, behind all that can be in time
@@ -261,7 +260,7 @@ class BatchedScheduler:
         self._under[one.request] = Under(batch, family, numbers, family.slowdown)
         for request in batch.requests:
             self._members[request.id].batch = one.request
-            self._patience.observe(self._now - request.arrived)
+            family.patience.observe(Ns(self._now - request.arrived), served=True)
         self._out.append(Gathered(one, numbers))
         self._pending.append(one)
 

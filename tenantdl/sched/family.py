@@ -10,7 +10,7 @@ from tenantdl.sched.batching.batcher import Batcher
 from tenantdl.sched.batching.config import BatchingConfig, Network
 from tenantdl.sched.batching.distribution import from_samples
 from tenantdl.sched.batching.latency import padded
-from tenantdl.sched.batching.learn import Average, Window
+from tenantdl.sched.batching.learn import Patience, Window
 from tenantdl.sched.batching.messages import Batch, Request
 from tenantdl.sched.batching.order import ScoreOrder
 from tenantdl.sched.batching.policies import PLAIN
@@ -27,8 +27,8 @@ class Family:
     """Requests of `tenant` (and of those that share its queue) that may run together: plan
     `plans[i]` takes `sizes[i]` of them. `slo`: their tightest latency target; `policy`: a name;
     `varied`: requests of other shapes of the model take much longer or shorter. How it went:
-    `queues` by priority; requests `served` in `batches`, and `passed_on` to be run alone because
-    they are late."""
+    `patience`, how long requests wait until they are sent to a lane; `queues` by priority; requests
+    `served` in `batches`, and `passed_on` to be run alone because they are late."""
 
     tenant: TenantId
     model: ModelId
@@ -40,6 +40,7 @@ class Family:
     times: Times
     varied: bool = False
     slowdown: float = 1.0
+    patience: Patience = field(default_factory=Patience)
     queues: dict[int, int] = field(default_factory=dict)
     batches: int = 0
     served: int = 0
@@ -113,15 +114,14 @@ class Under:
         return times.observe(size, elapsed, self.slowdown) or changed
 
 
-def new_batcher(config: SchedulerConfig, families: Sequence[Family], patience: Average) -> Batcher:
-    """A batcher with no queues yet; those that are opened are of `families`, in their order.
-    `patience`: how long requests wait."""
+def new_batcher(config: SchedulerConfig, families: Sequence[Family]) -> Batcher:
+    """A batcher with no queues yet; those that are opened are of `families`, in their order."""
     # One more batch may be sent to a lane ahead of time, if that is how lanes are told.
     control = config.overheads.handover if config.ahead else Ns(0)
     network = Network(control=control, jitter=config.batch_slack)
     return Batcher(
         BatchingConfig((), len(config.lanes), network=network),
-        lambda count: ScoreOrder(lambda n: families[n].times, lambda: patience.value),
+        lambda _: ScoreOrder(lambda n: families[n].times, lambda n: families[n].patience.value),
     )
 
 

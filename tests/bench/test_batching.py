@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tenantdl.bench import batching, batching_cases
+from tenantdl.bench import batching, batching_cases, batching_requests
+from tenantdl.bench.batching_runs import summaries
 from tenantdl.bundle.manifest import MANIFEST, Manifest, Padding, Plan, Segment, Tensor
 from tenantdl.errors import UserError
 from tests.exec.fake_lane_backend import fake_bundle
@@ -38,13 +39,13 @@ def manifest(lengths: tuple[int, ...], padding: Padding | None, folder: Path) ->
 
 def test_requests_are_as_long_as_the_bundle_can_take(tmp_path: Path) -> None:
     padded = manifest((8, 16, 64), Padding((("x", 1),), ()), tmp_path / "a")
-    found = [tensors[0].shape for tensors in batching.request_plans(padded, 1)]
+    found = [tensors[0].shape for tensors in batching_requests.request_plans(padded, 1)]
     assert all(shape[0] == 1 and shape[2] == 2 and 1 <= shape[1] <= 64 for shape in found)
     assert len({shape[1] for shape in found}) > 5
     exact = manifest((8, 16, 64), None, tmp_path / "b")
-    assert {t[0].shape[1] for t in batching.request_plans(exact, 1)} == {8, 16, 64}
+    assert {t[0].shape[1] for t in batching_requests.request_plans(exact, 1)} == {8, 16, 64}
     one = manifest((8,), None, tmp_path / "c")
-    assert len(batching.request_plans(one, 1)) == 1
+    assert len(batching_requests.request_plans(one, 1)) == 1
 
 
 def test_simulated_rows_and_plots(tmp_path: Path) -> None:
@@ -66,6 +67,22 @@ def test_static_rows_have_goodput_and_use_of_slots(monkeypatch: pytest.MonkeyPat
     rows = batching_cases.static_rows("small", ("deferred", "eager-window"), 1)
     assert all(row.keys() >= KEYS and row["finish_rate"] >= 0.99 for row in rows)
     assert len(rows[0]["slots_at_half"]) == 4
+
+
+def test_several_runs_are_one_row_of_medians_and_their_spread(tmp_path: Path) -> None:
+    bundle = fake_bundle(tmp_path, "net", 3, 2000, batches=(1, 2))
+    settings = batching.Settings(
+        ("eager", "auto"), (1.5,), (2.0,), 2.0, seed=7, cores=(0, 1), simulate=True, runs=3
+    )
+    rows = batching.measure([bundle], [], settings)
+    assert [(row["seed"], row["policy"]) for row in rows] == [
+        (seed, policy) for seed in (7, 8, 9) for policy in ("eager", "auto")
+    ]
+    one, two = summaries(rows)
+    rates = sorted(row["finish_rate"] for row in rows if row["policy"] == "auto")
+    assert one["policy"] == "eager" and two["finish_rate"] == rates[1] and two["runs"] == 3
+    assert [two["finish_rate_min"], two["finish_rate_max"]] == [rates[0], rates[2]]
+    assert rates[0] < rates[2], "seeds make a difference"
 
 
 def test_unknown_cases_are_named() -> None:

@@ -14,6 +14,12 @@ import numpy as np
 from tenantdl.compile.context import Context, Form, Group
 from tenantdl.compile.fusion import Planned, bind_program, pad_channels
 from tenantdl.compile.graph import Array, Node
+from tenantdl.compile.kernels.conv_choice import (
+    algorithm,
+    depthwise_tile,
+    direct_schedule,
+    packing,
+)
 from tenantdl.compile.kernels.conv_chunked import conv2d
 from tenantdl.compile.kernels.conv_packing import (
     densify,
@@ -21,20 +27,13 @@ from tenantdl.compile.kernels.conv_packing import (
     pack_planar,
     pack_weights,
 )
-from tenantdl.compile.kernels.conv_schedule import footprint, ranked_schedules
-from tenantdl.compile.kernels.conv_spec import ConvSchedule, ConvSpec
-from tenantdl.compile.kernels.depthwise import depthwise, depthwise_pixels
+from tenantdl.compile.kernels.conv_spec import ConvSpec
+from tenantdl.compile.kernels.depthwise import depthwise
 from tenantdl.compile.kernels.layout import NO_BORDER, Border, Packed, Planar
 from tenantdl.compile.kernels.registry import Template
 from tenantdl.compile.kernels.subsample import BLOCKS_MIN, subsampled
-from tenantdl.compile.kernels.winograd import WinogradSchedule, pack_winograd, winograd
-from tenantdl.compile.kernels.winograd_schedule import (
-    ACCURATE_POINTS_MAX,
-    algorithms,
-    reach,
-    winograd_footprint,
-)
-from tenantdl.compile.kernels.winograd_transform import POINTS_MAX
+from tenantdl.compile.kernels.winograd import pack_winograd, winograd
+from tenantdl.compile.kernels.winograd_schedule import reach
 from tenantdl.compile.schedules import Choice
 
 PLANAR_CHANNELS_MAX = 4  # stems read row-major images of this many channels as they are
@@ -121,37 +120,9 @@ def form(context: Context, node: Node) -> Form | None:
 
 def _border(context: Context, node: Node) -> Border:
     geometry = Geometry(context, node)
-    spec, choice = _algorithm(context, node, geometry)
+    spec, choice = algorithm(context, node, geometry)
     border = geometry.border
     return border if choice.schedule is None else border.union(reach(spec, choice.schedule))
-
-
-def _algorithm(
-    context: Context, node: Node, geometry: Geometry
-) -> tuple[ConvSpec, Choice[WinogradSchedule | None]]:
-    """Winograd's schedule or None, decided from sizes alone, with the sizes as a spec."""
-    spec = ConvSpec(
-        context.layout_of(node.inputs[0]),
-        context.layout_of(node.outputs[0]),
-        geometry.kernel,
-        geometry.stride,
-        geometry.dilation,
-        geometry.pads,
-        geometry.groups,
-    )
-    points_max = POINTS_MAX if context.schedules.winograd4 else ACCURATE_POINTS_MAX
-    found = algorithms(spec, context.target, context.cores, points_max)
-    if context.schedules.beyond:  # another way to run a plan: over the same weights, or directly
-        known = context.schedules.packings
-        own, *rest = (one for one in found if one is None or _packing(node, one) in known)
-        # The direct one first: with a fraction of the weights it differs most.
-        found = [own, *sorted(rest, key=lambda one: one is not None)]
-    key = f"algorithm {spec} on {context.cores}"
-
-    def asked(schedule: WinogradSchedule | None) -> tuple[int, int] | None:
-        return None if schedule is None else winograd_footprint(spec, schedule)
-
-    return spec, context.schedules.pick(key, found, asked)
 
 
 def _lower(context: Context, group: Group) -> None:
@@ -187,19 +158,19 @@ def _lower(context: Context, group: Group) -> None:
         kind, key = "depthwise_conv2d", ("depthwise", node.inputs[1])
         pack = partial(pack_depthwise, weights, lanes)
         sums = group.output in context.sums
-        kernel = depthwise(spec, depthwise_pixels(spec, context.target), sums=sums)
+        kernel = depthwise(spec, depthwise_tile(context, spec), sums=sums)
         results += [context.new_sums(group.output)] if sums else []
-    elif (algorithm := _algorithm(context, node, geometry)[1]).schedule is not None:
-        kind, key = "conv2d_winograd", _packing(node, algorithm.schedule)
-        pack = partial(pack_winograd, weights, lanes, algorithm.schedule)
-        kernel, choices = winograd(spec, algorithm.schedule), (algorithm,)
+    elif (winograd_choice := algorithm(context, node, geometry)[1]).schedule is not None:
+        kind, key = "conv2d_winograd", packing(node, winograd_choice.schedule)
+        pack = partial(pack_winograd, weights, lanes, winograd_choice.schedule)
+        kernel, choices = winograd(spec, winograd_choice.schedule), (winograd_choice,)
     else:
         planar = isinstance(data, Planar)
         kind = "conv2d"
         key = ("planar" if planar else "direct", node.inputs[1], geometry.groups)
         pack = partial(pack_planar if planar else pack_weights, weights, lanes)
         direct = direct_schedule(context, spec)
-        kernel, choices = conv2d(spec, direct.schedule), (algorithm, direct)
+        kernel, choices = conv2d(spec, direct.schedule), (winograd_choice, direct)
     bias = context.constant(bias_vector(context, node, geometry.outputs))
     context.emit(
         group.name,
@@ -216,18 +187,6 @@ def _thins(geometry: Geometry, lanes: int) -> bool:
     """Whether a convolution leaves out pixels that are better left out once for all channels."""
     gaps = geometry.kernel == (1, 1) != geometry.stride and geometry.border == NO_BORDER
     return gaps and geometry.groups == 1 and geometry.outputs >= BLOCKS_MIN * lanes
-
-
-def _packing(node: Node, schedule: WinogradSchedule) -> tuple[object, ...]:
-    """What packed weights depend on."""
-    return (node.inputs[1], schedule.rows, schedule.columns, schedule.blocks)
-
-
-def direct_schedule(context: Context, spec: ConvSpec) -> Choice[ConvSchedule]:
-    """The schedule of a direct convolution."""
-    found = ranked_schedules(spec, context.target, context.cores)
-    key = f"conv2d {spec.simplified()} on {context.cores}"
-    return context.schedules.pick(key, found, lambda s: footprint(spec, s, context.target))
 
 
 def is_convolution(context: Context, entry: Planned) -> bool:

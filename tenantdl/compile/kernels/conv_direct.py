@@ -230,7 +230,8 @@ class DirectConv:
         spec = self.spec
         plane = is_plane(spec)
         columns = spec.rows * spec.columns if plane else spec.columns
-        tiles = sum(run.count for run in even_runs(columns, self.schedule.pixels))
+        runs = even_runs(columns, self.schedule.pixels)
+        tiles = self.schedule.across or sum(run.count for run in runs)
         tiles *= 1 if plane else min(spec.rows, self.schedule.row_block)
         every = 1
         # A little less than all of it rather than twice as much.

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from tenantdl.compile.kernels.conv_spec import ConvSchedule, ConvSpec, is_plane
 from tenantdl.compile.kernels.layout import Packed
-from tenantdl.compile.kernels.runs import even_runs
-from tenantdl.compile.schedules import ranked
+from tenantdl.compile.kernels.runs import divisor, even_runs
+from tenantdl.compile.schedules import EVEN_MAX, ranked
 from tenantdl.compile.target import CpuTarget
 
 # Bytes a cycle from each level, one core; what streams overlaps with arithmetic only in part.
@@ -40,6 +40,28 @@ def ranked_schedules(spec: ConvSpec, target: CpuTarget, cores: int) -> list[Conv
         lambda c: predicted_cycles(spec, c, target, cores),
         lambda c: (c.blocks, c.pixels, c.chunk > 0),
     )
+
+
+def even_schedule(
+    spec: ConvSpec, unit: ConvSpec, target: CpuTarget, cores: int
+) -> ConvSchedule | None:
+    """The best schedule whose register tiles divide the rows of `unit`, and so all rows that are
+    multiples of these; None if tiles of other sizes are much better."""
+
+    def cycles(schedule: ConvSchedule) -> float:
+        return predicted_cycles(spec, schedule, target, cores)
+
+    every = candidates(spec, target, cores)
+    found = []
+    for one in every:
+        if unit.columns % one.fold == 0:
+            row = unit.columns // one.fold
+            pixels = divisor(row, one.pixels)
+            found.append(replace(one, pixels=pixels, across=row // pixels))
+    best = min(found, key=cycles, default=None)
+    if best is None or cycles(best) > EVEN_MAX * min(map(cycles, every)):
+        return None
+    return best
 
 
 def candidates(spec: ConvSpec, target: CpuTarget, cores: int) -> list[ConvSchedule]:

@@ -143,7 +143,8 @@ class ConvSchedule:
     output channels are computed before the next rows (1: data stays in L1, height: weights do).
     `fold`: a convolution of one long row is computed as that many rows.
     `prefetch_weights`: ask for the next group's; `prefetch_data`: for the next tile's pixels.
-    `chunk`: blocks of input channels that meet all pixels before the next ones do; 0: all."""
+    `chunk`: blocks of input channels that meet all pixels before the next ones do; 0: all.
+    `across`: register tiles of a row to share prefetches out among; 0: as many as there are."""
 
     blocks: int
     pixels: int
@@ -152,6 +153,7 @@ class ConvSchedule:
     prefetch_weights: bool = False
     prefetch_data: bool = False
     chunk: int = 0
+    across: int = 0
 
 
 def is_plane(spec: ConvSpec) -> bool:

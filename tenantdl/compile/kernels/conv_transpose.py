@@ -15,7 +15,7 @@ import numpy as np
 from tenantdl.compile.context import Context, Form, Group
 from tenantdl.compile.fusion import bind_program, pad_channels
 from tenantdl.compile.graph import Array, Node
-from tenantdl.compile.kernels.conv import direct_schedule
+from tenantdl.compile.kernels.conv_choice import direct_schedule
 from tenantdl.compile.kernels.conv_chunked import conv2d
 from tenantdl.compile.kernels.conv_packing import pack_weights
 from tenantdl.compile.kernels.conv_spec import ConvSpec, Phase

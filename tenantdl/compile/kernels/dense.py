@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 
@@ -16,9 +18,9 @@ from tenantdl.compile.fusion import bind_program
 from tenantdl.compile.graph import Array, Node
 from tenantdl.compile.kernels.dense_gemm import DenseSchedule, DenseSpec, dense
 from tenantdl.compile.kernels.registry import Template
-from tenantdl.compile.kernels.runs import even_runs
+from tenantdl.compile.kernels.runs import divisor, even_runs
 from tenantdl.compile.operator import Kernel, Wide
-from tenantdl.compile.schedules import ranked
+from tenantdl.compile.schedules import EVEN_MAX, Choice, ranked
 from tenantdl.compile.target import CpuTarget
 
 _TILE_ROWS_MAX = 8  # rows of a power-of-two pitch share the ways of one L1 set
@@ -55,13 +57,9 @@ def _lower(context: Context, group: Group) -> None:
     program, operands = bind_program(context, group, "plain")
     rows = context.type(node.inputs[0]).size // inner
     spec = DenseSpec(rows, inner, columns, context.target.lanes, program)
-    found = ranked_schedules(spec, context.target, context.cores)
     # Plans of one bundle share their weights: the first one says how these are packed.
     panels = context.schedules.panels
-    alike = [c for c in found if c.panel == panels.get(node.inputs[1], c.panel)]
-    found = alike or found
-    key = f"dense {spec} on {context.cores}"
-    choice = context.schedules.pick(key, found, lambda s: footprint(spec, s))
+    choice = _choice(context, spec, panels.get(node.inputs[1]), spec.rows * context.schedules.grain)
     schedule = choice.schedule
     panels.setdefault(node.inputs[1], schedule.panel)
     packed = context.weights(
@@ -75,6 +73,8 @@ def _lower(context: Context, group: Group) -> None:
 
     def wider(requests: int) -> Kernel | None:
         wide = replace(spec, rows=spec.rows * requests)
+        if schedule.even and _fits(wide, context.target):
+            return dense(wide, replace(schedule, row_block=wide.rows))
         found = ranked_schedules(wide, context.target, context.cores)
         fits = [candidate for candidate in found if candidate.panel == schedule.panel]
         return dense(wide, fits[0]) if fits else None
@@ -88,6 +88,53 @@ def _lower(context: Context, group: Group) -> None:
         choices=(choice,),
         wide=Wide(spec.rows, wider),
     )
+
+
+def _choice(
+    context: Context, spec: DenseSpec, panel: int | None, unit: Fraction
+) -> Choice[DenseSchedule]:
+    """The schedule for weights in panels of `panel` vectors, if they are packed already. `unit`:
+    rows that those of all buckets are multiples of: one schedule for all where that costs little
+    and the rows stay in L2, as one block."""
+    target, cores, schedules = context.target, context.cores, context.schedules
+    found = ranked_schedules(spec, target, cores)
+    alike = [c for c in found if c.panel == panel or panel is None]
+    found = alike or found
+    if unit and unit.denominator == 1 and _fits(spec, target):
+        key = f"dense {replace(spec, rows=int(unit))} on {cores}"
+        if key not in schedules.common:
+            schedules.common[key] = even_schedule(spec, found, int(unit), target, cores)
+        common = schedules.common[key]
+        if common is not None and panel in (None, common.panel):
+            even = replace(common, row_block=spec.rows)
+            return Choice(key, even, True, footprint(spec, even))
+    key = f"dense {spec} on {cores}"
+    return schedules.pick(key, found, lambda s: footprint(spec, s))
+
+
+def _fits(spec: DenseSpec, target: CpuTarget) -> bool:
+    """Whether all rows stay in L2."""
+    return 4 * spec.inner * spec.rows <= target.caches.l2_bytes * _L2_SHARE
+
+
+def even_schedule(
+    spec: DenseSpec, found: Sequence[DenseSchedule], unit: int, target: CpuTarget, cores: int
+) -> DenseSchedule | None:
+    """The best of `found`, made so that its register tiles divide `unit` rows; None if that is much
+    worse than the best as it is."""
+
+    def cycles(schedule: DenseSchedule) -> float:
+        return predicted_cycles(spec, schedule, target, cores)
+
+    even = [
+        replace(one, rows=divisor(unit, one.rows), row_block=spec.rows, even=True)
+        for one in found
+        if not one.ahead and one.group == 1
+    ]
+    best = min(even, key=cycles, default=None)
+    if best is None or cycles(best) > EVEN_MAX * min(map(cycles, found)):
+        return None
+    return best
 
 
 def pack_panels(weights: Array, spec: DenseSpec, schedule: DenseSchedule) -> Array:

@@ -55,7 +55,8 @@ class DenseSchedule:
     which divides `chunk`; `group`: panels of a task at most: a chunk of the rows' data meets all of
     them before the next one does, so that rows that exceed L2 are fetched once a group; `ahead`: if
     not 0, there is one row tile, for which weights are streamed: panels are one vector wide, a tile
-    reads `vectors` of them side by side, prefetched so many steps ahead."""
+    reads `vectors` of them side by side, prefetched so many steps ahead. `even`: suits all numbers
+    of rows that `rows` divides, so prefetches, which depend on these, are a loop."""
 
     rows: int
     vectors: int
@@ -64,6 +65,7 @@ class DenseSchedule:
     unroll: int = 16
     ahead: int = 0
     group: int = 1
+    even: bool = False
 
     @property
     def panel(self) -> int:
@@ -238,9 +240,13 @@ class _Dense:
             return
         lines = rounds * schedule.unroll * tile.vectors // per_line
         share = -(-lines // (tile.count * rounds))
-        for i in range(share):
-            line = (tile.number * rounds + step) * share + i
-            e.prefetch(self.weights, (tile.following + line * per_line, 0))
+        first = tile.following + (tile.number * rounds + step) * share * per_line
+        if schedule.even:
+            with e.serial(share) as i:
+                e.prefetch(self.weights, (first + i * per_line, 0))
+        else:
+            for i in range(share):
+                e.prefetch(self.weights, (first + i * per_line, 0))
         self._prefetch_results(tile, step, rounds)
 
     def _prefetch_results(self, tile: _Tile, step: Index, rounds: int) -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from tenantdl.compile.context import Context, Group
 from tenantdl.compile.fusion import bind_program
 from tenantdl.compile.kernels import conv
+from tenantdl.compile.kernels.conv_choice import direct_schedule
 from tenantdl.compile.kernels.conv_chunked import conv2d
 from tenantdl.compile.kernels.conv_spec import ConvSpec
 from tenantdl.compile.kernels.emit import Emitter
@@ -38,7 +39,7 @@ def lower_gated(context: Context, group: Group, image: str, gate: str) -> None:
     else:
         spec = replace(spec, gate=layout)
         args = (source, weights, bias, factors, *operands, out_name)
-    direct = conv.direct_schedule(context, spec)
+    direct = direct_schedule(context, spec)
     kernel, flops = conv2d(spec, direct.schedule), conv.flops(context, node)
     context.emit(group.name, "conv2d", kernel, args, flops=flops, choices=(direct,))
 

@@ -26,6 +26,11 @@ def even_runs(extent: int, size_max: int) -> list[Run]:
     return runs
 
 
+def divisor(extent: int, most: int) -> int:
+    """The largest divisor of `extent` that is at most `most`."""
+    return max(n for n in range(1, min(extent, most) + 1) if extent % n == 0)
+
+
 def pieces(count: int, lanes: int) -> list[tuple[int, int]]:
     """`count` elements as (start, length) of vectors: whole ones, then falling powers of two."""
     cut, start, length = [], 0, lanes

@@ -34,13 +34,15 @@ from tenantdl.compile.operator import Kernel
 @dataclass(frozen=True, slots=True)
 class WinogradSchedule:
     """`rows`, `columns`: the transforms of both axes. `blocks` × `tiles`: the register tile of the
-    multiplication. `tile_rows`: rows of tiles handled together; 0 for all, weights outermost."""
+    multiplication. `tile_rows`: rows of tiles handled together; 0 for all, weights outermost.
+    `panels`: register tiles to share prefetches out among, in loops; 0: as many as there are."""
 
     rows: Transform
     columns: Transform
     blocks: int
     tiles: int
     tile_rows: int
+    panels: int = 0
 
     @property
     def points(self) -> int:
@@ -167,7 +169,7 @@ class _Winograd:
             for i in range(run.count)
         ]
         with e.serial(self.points) as point:
-            if len(runs) <= 8:
+            if len(runs) <= 8 and not self.schedule.panels:
                 for number, (start, size) in enumerate(runs):
                     self._panel(v, products, group, point, start, size, number, len(runs))
                 return
@@ -191,7 +193,7 @@ class _Winograd:
         e, lanes, blocks = self.e, self.spec.lanes, self.schedule.blocks
         accumulators = [e.registers(size) for _ in range(blocks)]
         every = 1  # reduction steps a prefetched line: spread next point's weights over all panels
-        while blocks * every * 2 <= panels and every < lanes:
+        while blocks * every * 2 <= (self.schedule.panels or panels) and every < lanes:
             every *= 2
         inputs = self.inputs * lanes
         shared = not self.schedule.tile_rows

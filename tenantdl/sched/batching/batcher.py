@@ -99,8 +99,8 @@ class Batcher:
         """Make room for all queues in what is kept of them together."""
         count = len(self.queues)
         timers = Tournament(count)
-        for number, key in enumerate(self._timers.keys[:count]):
-            timers.set(number, key)
+        for number in range(min(count, self._timers.count)):
+            timers.set(number, self._timers.key_of(number))
         self._timers = timers
         classes = sorted({queue.priority for queue in self.queues})
         self._class = [classes.index(queue.priority) for queue in self.queues]

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from tenantdl.sched.batching.distribution import Distribution, from_samples, maximum, product
+from tenantdl.units import Ns
 
 WINDOW = 512
 # A distribution is made anew after this share of a window; the first samples count at once.
@@ -37,15 +38,24 @@ class Window:
         return True
 
 
-class Average:
-    """Of what was seen lately: each sample counts 1/64 less than the next one."""
+class Patience:
+    """How long requests of a queue wait, as the mean of an exponential. Who was dropped would have
+    waited longer, nobody knows for how long: its time counts, itself it does not. Each request
+    counts 1/64 less than the next one."""
 
     def __init__(self) -> None:
-        self.value = 0.0
+        self._waited = 0.0
+        self._served = 1.0
 
-    def observe(self, sample: float) -> None:
-        """One more."""
-        self.value += (sample - self.value) / _RECENT
+    def observe(self, waited: Ns, *, served: bool) -> None:
+        """One more, that was served or dropped after so long."""
+        self._waited += (waited - self._waited) / _RECENT
+        self._served += (served - self._served) / _RECENT
+
+    @property
+    def value(self) -> float:
+        """ns"""
+        return self._waited / max(self._served, 1.0 / _RECENT)
 
 
 class Learner:

@@ -85,13 +85,13 @@ class ScoreOrder:
     """Orloj's score as the priority: the candidate that loses most by waiting, for the slot time it
     takes. As long as no ready candidate's run time varies, the one that has to begin first.
 
-    Who is passed over waits for about as long as requests have waited lately. That is little on an
-    idle machine, so that what is urgent goes first; under overload it is more than deadlines leave,
-    so that what takes least time goes first and most are in time.
+    Who is passed over waits for about as long as requests of its queue have waited lately. That is
+    little on an idle machine, so that what is urgent goes first; under overload it is more than
+    deadlines leave, so that what takes least time goes first and most are in time.
     """
 
-    def __init__(self, times: Callable[[int], Times], waits: Callable[[], float]) -> None:
-        """`times`: those of a queue, by its number; `waits`: ns that requests wait."""
+    def __init__(self, times: Callable[[int], Times], waits: Callable[[int], float]) -> None:
+        """`times`: those of a queue, by its number; `waits`: ns that requests of a queue wait."""
         self._times = times
         self._waits = waits
         self._ready: dict[int, Queue] = {}
@@ -110,11 +110,11 @@ class ScoreOrder:
             return next(iter(self._ready), -1)
         if not any(self._times(number).dynamic for number in self._ready):
             return min(self._ready, key=lambda n: (self._ready[n].invalid_after, n))
-        # In whole powers of two, so that tables can be kept.
-        delay = 2.0 ** round(log2(max(self._waits(), 1.0)))
 
         def rank(number: int) -> tuple[float, int, int]:
             queue = self._ready[number]
+            # In whole powers of two, so that tables can be kept.
+            delay = 2.0 ** round(log2(max(self._waits(number), 1.0)))
             table = self._times(number).score(queue.size, delay)
             return -table.score(queue.deadline, now), queue.invalid_after, number
 

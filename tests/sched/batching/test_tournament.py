@@ -26,3 +26,4 @@ def test_best_is_the_smallest_key_and_the_lowest_number(
         tournament.set(number, key)
         best = min(range(count), key=lambda i: (keys[i], i))
         assert (tournament.best, tournament.key) == (best, keys[best])
+        assert [tournament.key_of(i) for i in range(count)] == keys
