@@ -94,7 +94,8 @@ class _Tree:
         while pending:
             place = pending.pop()
             node = nodes[place]
-            kind, data = node["type"], node.get("data")
+            kind: str = node["type"]
+            data: Any = node.get("data")
             if kind == _INTEGER:
                 form.append(nodes[data["ty"]]["data"]["dtype"])
                 self.integers.append(nodes[data["value"]]["data"])
@@ -158,7 +159,8 @@ def _common(trees: Sequence[_Tree]) -> Any:
                 variables[numbers, kind] = len(nodes) - 1
             instead[place] = variables[numbers, kind]
     for node in nodes:
-        kind, data = node["type"], node.get("data")
+        kind: str = node["type"]
+        data: Any = node.get("data")
         if isinstance(data, list):
             data[:] = [instead.get(child, child) for child in data]
         elif isinstance(data, dict):

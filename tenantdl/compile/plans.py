@@ -195,7 +195,7 @@ def lower_plans(
     all has up to `variants` ways to run. `grains`: of each graph (`Schedules.grain`)."""
     weights = Weights()
     plans: list[Lowered] = []
-    for graph, grain in itertools.zip_longest(graphs, grains, fillvalue=Fraction(0)):
+    for graph, grain in zip(graphs, grains or [Fraction(0)] * len(graphs), strict=True):
         schedules.grain = grain
         if len(together) > 1:
             check_batchable(graph)

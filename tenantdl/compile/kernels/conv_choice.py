@@ -99,11 +99,8 @@ def _unit(context: Context, spec: ConvSpec) -> ConvSpec | None:
     widths = [spec.data.width * grain, spec.out.width * grain]
     if not grain or spec.phase or any(width.denominator > 1 for width in widths):
         return None
-    data, out = (
-        replace(layout, width=int(width))
-        for layout, width in zip((spec.data, spec.out), widths, strict=True)
-    )
-    return replace(spec, data=data, out=out)
+    data = replace(spec.data, width=int(widths[0]))
+    return replace(spec, data=data, out=replace(spec.out, width=int(widths[1])))
 
 
 def _even(unit: ConvSpec, schedule: WinogradSchedule | None) -> WinogradSchedule | None:
