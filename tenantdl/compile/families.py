@@ -159,17 +159,16 @@ def _common(trees: Sequence[_Tree]) -> Any:
                 variables[numbers, kind] = len(nodes) - 1
             instead[place] = variables[numbers, kind]
     for node in nodes:
-        kind: str = node["type"]
         data: Any = node.get("data")
         if isinstance(data, list):
             data[:] = [instead.get(child, child) for child in data]
         elif isinstance(data, dict):
             data |= {
                 field: instead[data[field]]
-                for field in _fields(kind, tuple(data))[0]
+                for field in _fields(node["type"], tuple(data))[0]
                 if data[field] in instead
             }
-        if kind == "tirx.BufferType":
+        if node["type"] == "tirx.BufferType":
             data["layout"] = 0
     nodes.append({"type": "ffi.Array", "data": [first.root, *variables.values()]})
     return _bound(nodes, [numbers for numbers, _ in variables])
