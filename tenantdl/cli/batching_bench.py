@@ -20,6 +20,10 @@ Simulate = Annotated[
     bool, typer.Option("--simulate", help="BUNDLEs in virtual time, with their own costs.")
 ]
 
+Runs = Annotated[
+    int, typer.Option(min=1, max=100, help="With seeds from --seed on; medians are shown.")
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to `app`."""
@@ -102,9 +106,7 @@ def batching_command(
     ] = "0.6,0.9,1.2",
     seconds: Annotated[float, typer.Option(min=0.5, max=3600, help="Of each load.")] = 8.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of arrivals and lengths.")] = 1,
-    runs: Annotated[
-        int, typer.Option(min=1, max=100, help="With seeds from --seed on; medians are shown.")
-    ] = 1,
+    runs: Runs = 1,
     scheduler: Annotated[str, typer.Option(help="Scheduling policy below batching.")] = "tenantdl",
     together: Together = False,
     simulate: Simulate = False,

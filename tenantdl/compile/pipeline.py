@@ -140,19 +140,12 @@ def compile_model(
             records = _records(graphs[0], cpu, cores, tuning, name)
         with phases("lower"):
             schedules = Schedules(records, winograd4=tuning.winograd4)
+            parts = grains(axes, variations)
             plans, weights = lower_plans(
-                graphs,
-                cpu,
-                max(cores),
-                schedules,
-                batch,
-                together,
-                variants,
-                grains(axes, variations),
+                graphs, cpu, max(cores), schedules, batch, together, variants, parts
             )
         with phases("build"):
-            shared = families(plans) if len(graphs) > 1 else {}
-            build_library(kernels(plans), cpu, folder / LIBRARY, shared)
+            build_library(kernels(plans), cpu, folder / LIBRARY, families(plans))
         with phases("weights"):
             write_weights(weights, folder / WEIGHTS)
         static = [plan.plan() for plan in plans]

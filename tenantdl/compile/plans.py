@@ -227,8 +227,10 @@ def kernels(plans: Sequence[Lowered]) -> list[Kernel]:
 
 def families(plans: Sequence[Lowered]) -> dict[str, str]:
     """Kernels by the first operator that each is for: those of one operator in several buckets may
-    differ in extents only."""
+    differ in extents only. Nothing where there is one bucket."""
     found: dict[str, str] = {}
+    if all(plan.graph is plans[0].graph for plan in plans):
+        return found
     for plan in plans:
         for operator in plan.program.operators:
             found.setdefault(operator.kernel.key, operator.name)
