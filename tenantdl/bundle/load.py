@@ -84,9 +84,16 @@ def read_manifest(folder: Path) -> Manifest:
             f"bundle format {version}, this tenantdl reads {FORMAT}: compile again", where=str(file)
         )
     try:
-        return msgspec.json.decode(raw, type=Manifest)
+        manifest = msgspec.json.decode(raw, type=Manifest)
     except msgspec.MsgspecError as error:
         raise UserError(f"manifest is not valid: {error}", where=str(file)) from error
+    for plan in manifest.plans:
+        if not 0 <= plan.arena_bytes <= ARENA_BYTES_MAX:
+            raise UserError(f"arena of {plan.arena_bytes} bytes is out of bounds", where=str(file))
+        for tensor in (*plan.inputs, *plan.outputs):
+            if _nbytes(tensor.shape, tensor.dtype, str(file)) > ARENA_BYTES_MAX:
+                raise UserError(f"tensor {tensor.name} is too large", where=str(file))
+    return manifest
 
 
 class _Versioned(msgspec.Struct):
@@ -142,8 +149,6 @@ def _map_weights(file: Path) -> tuple[NDArray[np.uint8], mmap.mmap | None]:
 
 def _check_plan(plan: Plan, weights_bytes: int, folder: Path) -> None:
     where = str(folder / MANIFEST)
-    if not 0 <= plan.arena_bytes <= ARENA_BYTES_MAX:
-        raise UserError(f"arena of {plan.arena_bytes} bytes is out of bounds", where=where)
     spaces = {"arena": plan.arena_bytes, "weights": weights_bytes}
     for call in (*plan.calls, *_substitutes(plan, where)):
         for argument in call.args:

@@ -12,7 +12,7 @@ Format history
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -21,13 +21,18 @@ MANIFEST, LIBRARY, WEIGHTS = "manifest.json", "kernels.so", "weights.bin"
 ALIGNMENT = 64
 
 
+Extent = Annotated[int, msgspec.Meta(ge=0, le=2**48)]
+# Up to eleven days.
+Cost = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
+
+
 class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An input or output as clients see it. `shape` is this plan's; `-1` never occurs in it.
     `arena_offset`: where its row-major bytes lie in the arena."""
 
     name: str
     dtype: str
-    shape: tuple[int, ...]
+    shape: tuple[Extent, ...]
     arena_offset: int
 
 
@@ -60,7 +65,7 @@ class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     begin: int
     end: int
-    cost_ns: int
+    cost_ns: Cost
     part: int = 0
     parts: int = 1
 
@@ -83,8 +88,8 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     goal: str
     substitutes: tuple[Substitute, ...]
     cores: tuple[int, ...]
-    cost_ns: tuple[tuple[int, ...], ...]
-    pressed_ns: tuple[int, ...]
+    cost_ns: tuple[tuple[Cost, ...], ...]
+    pressed_ns: tuple[Cost, ...]
     private_bytes: tuple[int, ...]
     traffic_bytes: tuple[int, ...]
 
@@ -98,7 +103,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     and its costs on one core.
     """
 
-    batch: int
+    batch: Annotated[int, msgspec.Meta(ge=1, le=2**31)]
     arena_bytes: int
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
@@ -155,7 +160,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     machine: dict[str, Any]
     cores: tuple[int, ...]
     digests: dict[str, str]
-    plans: tuple[Plan, ...]
+    plans: Annotated[tuple[Plan, ...], msgspec.Meta(min_length=1)]
     summary: dict[str, Any]
     padding: Padding | None = None
     metadata: dict[str, str] = {}

@@ -119,6 +119,11 @@ def _set(path: list[Any], value: Any) -> Callable[[dict[str, Any]], None]:
         (["plans", 0, "segments", 0, "parts"], 9999, "parts"),
         (["plans", 0, "inputs", 0, "arena_offset"], 2**40, "outside the arena"),
         (["plans", 0, "calls", 0, "symbol"], "system", "not in the library"),
+        (["plans"], [], "plans"),
+        (["plans", 0, "batch"], 0, "batch"),
+        (["plans", 0, "segments", 0, "cost_ns"], -1, "cost_ns"),
+        (["plans", 0, "inputs", 0, "dtype"], "FP32", "dtype"),
+        (["plans", 0, "outputs", 0, "shape"], [2**40, 2**40], "too large"),
         (["surprise"], 1, "surprise"),
     ],
 )
