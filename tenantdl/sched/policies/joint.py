@@ -26,9 +26,9 @@ from tenantdl.sched.queue import Rank
 from tenantdl.sched.request import Request
 from tenantdl.units import SECOND, Ns
 
-# Of the slack, in 1/1000, that a prediction may fill: predictions err. Who has cores goes on with
-# fewer of them only if less is filled then: it may not get them back, and has to reach its client.
-_SAFE, _SAFE_WITH_FEWER = 960, 770
+# Of the slack, in 1/1000, that a prediction may fill: predictions err. Less on real lanes, where
+# they err more, cores that are missed later may be taken, and an answer has yet to reach its client.
+_SAFE, _SAFE_REAL = 960, 770
 # Where lanes are simulated as undisturbed but for what tables foresee, nobody gets the machine like
 # that: who could be in time only so much faster (1/1000) is late. What real lanes report has all of
 # it in it, and who was taken for late too early is never served in time again.
@@ -111,13 +111,12 @@ def find_fit(book: Book, request: Request, begin: int, room: int) -> Fit:
     sensitivity = book.sensitivity * UNDISTURBED // book.cores_max
     variant = costs.modest(usable, begin, pressure, sensitivity)
     slowdown = costs.slowdown(variant, pressure)
-    had, ahead = book.cores.size(request.group) if begin else 0, book.config.ahead
+    had = book.cores.size(request.group) if begin else 0
     resize, ready = book.config.overheads.resize, book.cores.size(book.ready)
-    slack = (request.deadline - book.now) * _SAFE // UNDISTURBED
-    fewer = slack * _SAFE_WITH_FEWER // _SAFE
+    safe = _SAFE_REAL if book.config.ahead else _SAFE
+    slack = (request.deadline - book.now) * safe // UNDISTURBED
     if begin > request.progress:  # what runs now comes first
-        first = costs.at(variant, had).between(request.progress, begin)
-        slack, fewer = slack - first, fewer - first
+        slack -= costs.at(variant, had).between(request.progress, begin)
     times: list[int] = []
     # Without one that is in time, the cheapest is taken.
     place, least, able = 0, 0, False
@@ -129,7 +128,7 @@ def find_fit(book: Book, request: Request, begin: int, room: int) -> Fit:
         if had and cores != had:
             time += resize
         price = time * cores
-        in_time = time <= (fewer if ahead and cores < had else slack)
+        in_time = time <= slack
         if not number or in_time > able or (in_time == able and price < least):
             place, least, able = number, price, in_time
         times.append(time)
