@@ -27,7 +27,7 @@ from tenantdl.sched.request import Request
 from tenantdl.units import SECOND, Ns
 
 # Of the slack, in 1/1000, that a prediction may fill: predictions err. Less on real lanes, where
-# they err more, cores that are missed later may be taken, and an answer has yet to reach its client.
+# they err more, cores missed later may be taken, and an answer has yet to reach its client.
 _SAFE, _SAFE_REAL = 960, 770
 # Where lanes are simulated as undisturbed but for what tables foresee, nobody gets the machine like
 # that: who could be in time only so much faster (1/1000) is late. What real lanes report has all of
