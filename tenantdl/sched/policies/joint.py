@@ -27,7 +27,8 @@ from tenantdl.sched.request import Request
 from tenantdl.units import SECOND, Ns
 
 # Of the slack, in 1/1000, that a prediction may fill: predictions err. Less on real lanes, where
-# they err more, cores missed later may be taken, and an answer has yet to reach its client.
+# they err more, cores missed later may be taken, and an answer has yet to reach its client; who
+# cannot have that much to spare gets what is fastest.
 _SAFE, _SAFE_REAL = 960, 770
 # Where lanes are simulated as undisturbed but for what tables foresee, nobody gets the machine like
 # that: who could be in time only so much faster (1/1000) is late. What real lanes report has all of
@@ -113,13 +114,15 @@ def find_fit(book: Book, request: Request, begin: int, room: int) -> Fit:
     slowdown = costs.slowdown(variant, pressure)
     had = book.cores.size(request.group) if begin else 0
     resize, ready = book.config.overheads.resize, book.cores.size(book.ready)
-    safe = _SAFE_REAL if book.config.ahead else _SAFE
-    slack = (request.deadline - book.now) * safe // UNDISTURBED
+    slack = request.deadline - book.now
+    safe = slack * (_SAFE_REAL if book.config.ahead else _SAFE) // UNDISTURBED
+    slack = slack * _SAFE // UNDISTURBED
     if begin > request.progress:  # what runs now comes first
-        slack -= costs.at(variant, had).between(request.progress, begin)
+        first = costs.at(variant, had).between(request.progress, begin)
+        slack, safe = slack - first, safe - first
     times: list[int] = []
     # Without one that is in time, the cheapest is taken.
-    place, least, able = 0, 0, False
+    place, least, able = 0, 0, 0
     alone = costs.times(variant, begin)
     for number, cores in enumerate(costs.counts):
         if number and cores > ready:
@@ -128,8 +131,9 @@ def find_fit(book: Book, request: Request, begin: int, room: int) -> Fit:
         if had and cores != had:
             time += resize
         price = time * cores
-        in_time = time <= slack
-        if not number or in_time > able or (in_time == able and price < least):
+        in_time = 2 if time <= safe else 1 if time <= slack else 0
+        less = time < times[place] if in_time == 1 and number else price < least
+        if not number or in_time > able or (in_time == able and less):
             place, least, able = number, price, in_time
         times.append(time)
     narrow = costs.counts[place]
