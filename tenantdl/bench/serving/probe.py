@@ -116,8 +116,9 @@ def probe(
     outcome = drive(plan)
     took = max(1, time.monotonic_ns() - started)
     used = usage.cpu_ns(served.pid) - before
-    # The generator's own start is no load.
-    took = min(took, max(1, time.monotonic_ns() - outcome.begun))
+    # The generator's own start is no load. (It begins later than it ends where nothing was due.)
+    running = time.monotonic_ns() - outcome.begun
+    took = min(took, running) if running > 0 else took
     return _counted(workload, outcome, rate, duration_s, used / took, took)
 
 
