@@ -164,7 +164,7 @@ def _simulate(session: Session, number: int) -> Row:
     row = _row(session, SIMULATED, number, found)
     row |= {"label": "simulated", "alone_ms": by_tenant}
     row["against_daemon"] = [
-        simulated.errors(drive(probed["rate"]), probed, simulated.apart(other, row))
+        simulated.errors(drive(probed["rate"]), probed)
         for other in session.rows
         if (other["target"], other["run"]) == ("daemon", number + 1)
         for probed in other["probes"]

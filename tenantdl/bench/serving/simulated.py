@@ -4,7 +4,7 @@ machine; and what our scheduler's journal says of a real run."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -80,38 +80,16 @@ def _tallies(result: Result) -> Iterator[Tally]:
         )
 
 
-def errors(
-    simulated: Probe, probed: dict[str, Any], apart_ms: Mapping[str, float]
-) -> dict[str, Any]:
+def errors(simulated: Probe, probed: dict[str, Any]) -> dict[str, Any]:
     """The simulator beside the daemon at one rate: relative errors of p50 and p95, and the
-    difference of the worst-off tenant's share in time. Under `calibrated_…` the same where every
-    tenant's latencies are moved by `apart_ms`, the difference of what both say of it alone (HTTP,
-    and costs that were measured in another phase of the machine)."""
-    moved = dataclasses.replace(
-        simulated,
-        tallies=tuple(
-            _moved(tally, apart_ms.get(tally.tenant, 0.0)) for tally in simulated.tallies
-        ),
-    )
+    difference of the worst-off tenant's share in time. How far service is from an idle machine is
+    for the machine file to say (`tenantdl.bench.in_service`)."""
     row: dict[str, Any] = {"rate": probed["rate"]}
-    for prefix, ours in (("", simulated), ("calibrated_", moved)):
-        for q in (50, 95):
-            real, said = probed[f"p{q}_ms"], ours.percentile(q)
-            row[f"{prefix}p{q}_error"] = round(said / real - 1, 4) if real and said else None
-        row[f"{prefix}attainment_error"] = round(ours.worst - probed["worst"], 4)
+    for q in (50, 95):
+        real, said = probed[f"p{q}_ms"], simulated.percentile(q)
+        row[f"p{q}_error"] = round(said / real - 1, 4) if real and said else None
+    row["attainment_error"] = round(simulated.worst - probed["worst"], 4)
     return row
-
-
-def apart(daemon: dict[str, Any], simulated: dict[str, Any]) -> dict[str, float]:
-    """For every tenant: its latency alone on the daemon, less what the simulator says (ms)."""
-    said = simulated["alone_ms"]
-    return {t: ms - said[t] for t, ms in daemon["alone_ms"].items() if t in said}
-
-
-def _moved(tally: Tally, by_ms: float) -> Tally:
-    latencies = [max(0.0, latency + by_ms) for latency in tally.latencies_ms]
-    in_time = sum(latency <= tally.qos_ms for latency in latencies)
-    return tally._replace(latencies_ms=latencies, in_time=in_time)
 
 
 def journal_conflicts(journal: Path) -> float:
