@@ -183,6 +183,14 @@ def test_the_daemon_and_the_simulator_on_one_trace(workload: Workload, tmp_path:
     assert merged.read_text() == page.page(rows * 2, "again")
 
 
+def test_an_unknown_machine_is_refused_before_anything_is_measured(workload: Workload) -> None:
+    settings = Settings(targets=("daemon", "sim"), machine="nowhere.toml")
+    said: list[str] = []
+    with pytest.raises(UserError, match="nowhere"):
+        compare.run(workload, settings, report=said.append)
+    assert not said
+
+
 def test_a_search_on_the_daemon(workload: Workload, tmp_path: Path) -> None:
     """Lanes sleep for the cost of their segments: one core does about 100 slow requests a second,
     and the targets are far away, so that what holds is a matter of counting."""

@@ -35,6 +35,7 @@ from tenantdl.errors import UserError, nearest
 from tenantdl.exec.lane_pool import BACKEND
 from tenantdl.ids import CoreId
 from tenantdl.load.workload import Workload, check_workload, load_workload
+from tenantdl.sim.machines import load_machine
 from tenantdl.units import SECOND
 
 # Where a search begins: at this part of what would fill the cores if requests came one by one.
@@ -103,6 +104,8 @@ def run(
         check_workload(workload)
     for name in settings.targets:
         check_target(name)
+    if SIMULATED in settings.targets and settings.machine is not None:
+        load_machine(settings.machine)
     for name in settings.only:
         if name not in (tenants := [tenant.name for tenant in workload.tenant]):
             raise UserError(f"there is no tenant {name!r}{nearest(name, tenants)}", where="--only")
