@@ -16,6 +16,7 @@ from tenantdl.bench.serving import compare, page, simulated, targets, usage
 from tenantdl.bench.serving.compare import Settings
 from tenantdl.bench.serving.partition import Demand, best_partition
 from tenantdl.bench.serving.probe import Probe, Tally, tally
+from tenantdl.bench.serving.rows import earlier_rates
 from tenantdl.bench.serving.search import find_rates
 from tenantdl.bench.serving.targets import TARGETS, Setup, check_target
 from tenantdl.cli.main import run
@@ -204,15 +205,27 @@ def test_a_search_on_the_daemon(workload: Workload, tmp_path: Path) -> None:
     assert said[-1].startswith("daemon: ")
 
 
+def test_rates_at_which_nothing_is_due_are_not_tried() -> None:
+    tried: list[float] = []
+
+    def drive(rate: float) -> Probe:
+        tried.append(rate)
+        return Probe(rate, 1.0, (Tally("t", 1.0, 1, 0, 1, [9.0]),), False, 0, 0, 0, [], 0)
+
+    found = find_rates(drive, (0.95, 0.99), start=8.0, step=2.0, stride=1, least=1.0)
+    assert found.rates == {0.95: 0.0, 0.99: 0.0}
+    assert min(tried) >= 1.0
+
+
 def test_a_search_begins_at_earlier_rates(workload: Workload, tmp_path: Path) -> None:
     from tenantdl.bench.envelope import write_results
 
     file = tmp_path / "before.json"
     rows = [{"workload": "two", "target": "daemon", "qps_at_95": rate} for rate in (10, 12, 20)]
     write_results(file, rows, command="x", seed=1)
-    assert compare._earlier_rates((file,), "two") == {"daemon": 12.0}
+    assert earlier_rates((file,), "two") == {"daemon": 12.0}
     with pytest.raises(UserError, match="holds no rates for workload other"):
-        compare._earlier_rates((file,), "other")
+        earlier_rates((file,), "other")
 
 
 def test_the_simulator_s_errors_beside_the_daemon() -> None:

@@ -17,11 +17,11 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
-from tenantdl.bench.envelope import read_results, write_results
+from tenantdl.bench.envelope import write_results
 from tenantdl.bench.serving import models, simulated
 from tenantdl.bench.serving.partition import Demand, best_partition
 from tenantdl.bench.serving.probe import Probe, alone, probe
-from tenantdl.bench.serving.rows import SHARES, Row, found_row, said
+from tenantdl.bench.serving.rows import SHARES, Row, earlier_rates, found_row, said
 from tenantdl.bench.serving.search import Found, find_rates
 from tenantdl.bench.serving.targets import (
     PARTITIONED,
@@ -111,7 +111,7 @@ def run(
             raise UserError(f"there is no tenant {name!r}{nearest(name, tenants)}", where="--only")
     session = Session(workload, settings, report)
     if settings.near:
-        session.starts = _earlier_rates(settings.near, workload.name)
+        session.starts = earlier_rates(settings.near, workload.name)
     for number in range(settings.runs):
         turn = number % len(settings.targets)
         for name in (*settings.targets[turn:], *settings.targets[:turn]):
@@ -236,14 +236,20 @@ def _rates(
         result = drive(settings.rate)
         rates = {share: settings.rate if result.holds(share) else 0.0 for share in SHARES}
         return Found(rates, [result])
-    start = session.starts.get(name)
-    if start is not None:
-        return find_rates(probe_or_stop, SHARES, start=start, step=settings.step, stride=1)
-    rates_at_1 = session.workload.rates(1.0)
-    cores = len(Setup(session.workload, Path()).cores)
+    start, stride = session.starts.get(name), 1
+    least = 1 / _duration(session)  # a rate at which nothing is due holds whatever is served
+    if start is None:
+        start, stride = _guess(session.workload, by_tenant), _STRIDE
+    return find_rates(
+        probe_or_stop, SHARES, start=start, step=settings.step, stride=stride, least=least
+    )
+
+
+def _guess(workload: Workload, by_tenant: Mapping[str, float]) -> float:
+    rates_at_1 = workload.rates(1.0)
+    cores = len(Setup(workload, Path()).cores)
     busy = sum(rates_at_1[tenant] * ms / 1000 for tenant, ms in by_tenant.items())
-    start = _START * cores / max(busy, 1e-6)
-    return find_rates(probe_or_stop, SHARES, start=start, step=settings.step, stride=_STRIDE)
+    return _START * cores / max(busy, 1e-6)
 
 
 def _search_partition(session: Session, stock: str) -> dict[str, tuple[CoreId, ...]]:
@@ -287,14 +293,3 @@ def _duration(session: Session) -> float:
 def _seed(session: Session, number: int) -> int:
     first = session.settings.seed
     return (session.workload.load.seed if first is None else first) + number
-
-
-def _earlier_rates(files: Sequence[Path], workload: str) -> dict[str, float]:
-    """The median rate of every target in earlier results for the same workload."""
-    held: dict[str, list[float]] = {}
-    for row in read_results(*files).results:
-        if row.get("workload") == workload and row.get("qps_at_95"):
-            held.setdefault(str(row["target"]), []).append(float(row["qps_at_95"]))
-    if not held:
-        raise UserError(f"holds no rates for workload {workload}", where=str(files[0]))
-    return {target: float(np.median(rates)) for target, rates in held.items()}

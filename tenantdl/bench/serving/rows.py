@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tenantdl.bench.envelope import read_results
 from tenantdl.bench.serving.probe import Probe
 from tenantdl.bench.serving.search import Found
+from tenantdl.errors import UserError
 from tenantdl.load.workload import Workload
 
 EXPERIMENT = "qos-targets"
@@ -74,3 +78,15 @@ def said(row: Row) -> str:
         worst = row["probes"][0]["worst"]
         return f"{row['target']}: {worst:.1%} of the worst-off tenant in time at {row['rate']:g}/s"
     return f"{row['target']}: {row['qps_at_95']:.1f}/s at 95 %, {row['qps_at_99']:.1f}/s at 99 %"
+
+
+def earlier_rates(files: Sequence[Path], workload: str) -> dict[str, float]:
+    """The median rate of every target in earlier results for the same workload. Raises UserError
+    where there is none."""
+    held: dict[str, list[float]] = {}
+    for row in read_results(*files).results:
+        if row.get("workload") == workload and row.get("qps_at_95"):
+            held.setdefault(str(row["target"]), []).append(float(row["qps_at_95"]))
+    if not held:
+        raise UserError(f"holds no rates for workload {workload}", where=str(files[0]))
+    return {target: float(np.median(rates)) for target, rates in held.items()}

@@ -34,14 +34,19 @@ def find_rates(
     start: float,
     step: float,
     stride: int,
+    least: float = 0.0,
 ) -> Found:
     """Search from `start` upwards or downwards, to within a factor of `step`; the first steps are
-    `stride` points wide. `drive` may stop a probe early when the lowest of `shares` is missed."""
+    `stride` points wide. Rates below `least` are not tried: they do not hold. `drive` may stop a
+    probe early when the lowest of `shares` is missed."""
+    start = max(start, least)
     probes: dict[int, Probe] = {}
     best: dict[float, int | None] = {}
     for share in sorted(shares):
 
         def holds(point: int, share: float = share) -> bool:
+            if start * step**point < least:
+                return False
             if point not in probes:
                 probes[point] = drive(start * step**point)
             return probes[point].holds(share)
