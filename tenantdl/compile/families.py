@@ -12,13 +12,12 @@ times as long.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
-
-import msgspec
 
 from tenantdl.compile.operator import Kernel
 
@@ -79,7 +78,8 @@ class _Tree:
     def __init__(self, kernel: Kernel) -> None:
         from tvm.ir import save_json
 
-        written = msgspec.json.decode(str(save_json(kernel.func)))
+        # The standard library's: infinities and NaNs are written as words, which JSON has none for.
+        written = json.loads(str(save_json(kernel.func)))
         self.key = kernel.key
         self.nodes: list[Node] = written["nodes"]
         self.root: int = written["root_index"]
@@ -181,7 +181,7 @@ def _bound(nodes: list[Node], of_variable: Sequence[Numbers]) -> Any:
     from tvm.ir import load_json
 
     written = {"root_index": len(nodes) - 1, "nodes": nodes, "metadata": {}}
-    func, *variables = load_json(msgspec.json.encode(written).decode())
+    func, *variables = load_json(json.dumps(written))
     given = [
         (variable, numbers)
         for variable, numbers in zip(variables, of_variable, strict=True)

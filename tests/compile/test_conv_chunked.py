@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tenantdl.compile.kernels import conv
+from tenantdl.compile.kernels import conv_choice
 from tenantdl.compile.kernels.conv_schedule import choose, ranked_schedules
 from tenantdl.compile.kernels.conv_spec import ConvSchedule, ConvSpec, is_plane
 from tenantdl.compile.kernels.layout import Packed
@@ -45,8 +45,8 @@ def test_chunks_agree_with_onnxruntime(
         picked.append(best[0])
         return best
 
-    monkeypatch.setattr(conv, "ranked_schedules", chunked)
-    monkeypatch.setattr(conv, "algorithms", lambda *_: [None])
+    monkeypatch.setattr(conv_choice, "ranked_schedules", chunked)
+    monkeypatch.setattr(conv_choice, "algorithms", lambda *_: [None])
     net = Net()
     rows = net.input(1, 512, 14, 14)  # rows of tiles, a residual in the epilogue, a border written
     y = net.op("Conv", rows, net.weight(80, 512, 1, 1), net.weight(80))
