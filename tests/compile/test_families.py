@@ -29,10 +29,10 @@ from tenantdl.compile.target import parse_target
 LANES = 16
 
 
-def scaled(blocks: int, factor: int = 2, extra: int = 1) -> Kernel:
+def scaled(blocks: int, factor: float = 2, extra: int = 1) -> Kernel:
     """out[i] = factor · data[last − i], by blocks: a loop and an offset that follow from `blocks`,
     and a scratch of `extra` elements."""
-    with Emitter(f"scaled_{blocks}_{factor}_{extra}", LANES) as e:
+    with Emitter(f"scaled_{blocks}_{factor}_{extra}".replace("-", "minus_"), LANES) as e:
         data = e.param("data", (blocks * LANES,))
         out = e.param("out", (blocks * LANES + 8,))
         scratch = e.scratch((extra * LANES,))
@@ -49,6 +49,13 @@ def test_extents_become_variables_of_one_function() -> None:
     assert only.kernel.key == kernels[0].key
     assert only.aliases == (kernels[1].key, kernels[2].key)
     assert only.kernel.flat
+
+
+def test_infinities_are_written_down_and_read_again() -> None:
+    kernels = [scaled(blocks, factor=-np.inf) for blocks in (2, 3)]
+    (only,) = united(kernels)
+    assert only.aliases == (kernels[1].key,)
+    assert "-inf" in str(only.kernel.func)
 
 
 def test_other_numbers_and_other_trees_stay_apart() -> None:
