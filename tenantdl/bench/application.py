@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from tenantdl.api import Progress
 from tenantdl.bench.pages import Page, page
 from tenantdl.bundle.load import read_manifest
 from tenantdl.daemon import running_daemon
@@ -31,7 +32,6 @@ from tenantdl.load.protocol import datatype
 from tenantdl.load.workload import Workload
 
 Row = dict[str, Any]
-Progress = Callable[[str, float], None]
 Read = Callable[[Page], Sequence[str]]
 
 APPLICATION, ONE_BY_ONE, RAPIDOCR = "application", "one-by-one", "rapidocr"

@@ -8,7 +8,7 @@ fresh daemon with other arrivals.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from tenantdl.api import Progress
 from tenantdl.bench import batching_cases as cases
 from tenantdl.bench import batching_virtual as virtual
 from tenantdl.bench.batching_requests import request_plans
@@ -43,7 +44,6 @@ from tenantdl.sched.policies.names import DEFAULT
 from tenantdl.units import SECOND, from_ms, to_ms, to_seconds
 
 Row = dict[str, Any]
-Progress = Callable[[str, float], None]
 POLICIES = ("eager", "edf-mean", "edf-p99", "deferred", "auto")
 _OK = 200
 _ALONE = 64  # requests one by one

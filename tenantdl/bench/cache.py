@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenantdl import api, zoo
+from tenantdl.api import Progress
 from tenantdl.bundle.load import read_manifest
 from tenantdl.bundle.manifest import MANIFEST
 from tenantdl.errors import UserError
@@ -26,7 +27,6 @@ from tenantdl.machine import this_machine
 
 Array = NDArray[Any]
 Shapes = Mapping[str, tuple[int, ...]]
-Progress = Callable[[str, float], None]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _RECORDS = _PACKAGE.parent / "tuning_logs"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from tenantdl.api import Progress
 from tenantdl.bench import cache, roofline
 from tenantdl.bench.operator_profiles import PROFILES, Ours, Profile, take_turns
 from tenantdl.bench.peers import Job, on_cores
@@ -63,7 +64,7 @@ class Operator:
 
 
 def measure(
-    models: Sequence[str], settings: Settings, progress: cache.Progress
+    models: Sequence[str], settings: Settings, progress: Progress
 ) -> tuple[list[Row], list[str]]:
     """Rows, and what could not be measured, a line each.
 

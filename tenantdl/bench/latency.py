@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from tenantdl.api import Progress
 from tenantdl.bench import cache, hide
 from tenantdl.bench.peers import PEERS, Array, Call, Job, Outputs, on_cores
 from tenantdl.bundle.load import load_bundle, read_manifest
@@ -80,7 +81,7 @@ class Contestant:
     cores: tuple[CoreId, ...]
 
 
-def measure(models: Sequence[str], settings: Settings, progress: cache.Progress) -> Report:
+def measure(models: Sequence[str], settings: Settings, progress: Progress) -> Report:
     """Measure each of `models` (zoo names or ONNX files) for every count of threads.
 
     A row: model, batch, threads, cpu, target, median_ms, p05_ms, p95_ms, runs, calibration_ms (a

@@ -4,11 +4,12 @@ shares (what several processes map counts once), in MiB."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tenantdl.api import Progress
 from tenantdl.bench.envelope import write_results
 from tenantdl.bench.serving.probe import alone
 from tenantdl.bench.serving.targets import TARGETS, Setup, check_target
@@ -28,7 +29,7 @@ def measure(
     *,
     json: Path | None = None,
     command: str = "tenantdl bench memory",
-    progress: Callable[[str, float], None] = lambda phase, part: None,
+    progress: Progress = lambda phase, part: None,
 ) -> list[Row]:
     """A row a target, after some requests of every tenant. Raises UserError for targets that are
     not set up."""

@@ -10,7 +10,7 @@ way, from sending to the last byte of the answer, less the median of the model c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 
 from tenantdl import api
+from tenantdl.api import Progress
 from tenantdl.bench import cache
 from tenantdl.bench.envelope import write_results
 from tenantdl.bench.overhead_client import Asked, Call, answer, opened, percentiles, saturate
@@ -82,7 +83,7 @@ def measure(
     *,
     json: Path | None = None,
     command: str = "tenantdl bench overhead",
-    progress: Callable[[str, float], None] = lambda phase, part: None,
+    progress: Progress = lambda phase, part: None,
 ) -> list[Row]:
     """Rows of one server, model, protocol and memory each, then of saturation. Raises UserError for
     servers that are not set up, ExecutionError for wrong answers."""
@@ -156,7 +157,7 @@ def _latencies(
     settings: Settings,
     cases: Sequence[_Case],
     servers: Mapping[str, Served],
-    progress: Callable[[str, float], None],
+    progress: Progress,
 ) -> list[Row]:
     bare: dict[tuple[str, str], list[int]] = {}
     taken: dict[tuple[str, str, str, str], list[int]] = {}
@@ -230,7 +231,7 @@ def _saturations(
     settings: Settings,
     case: _Case,
     servers: Mapping[str, Served],
-    progress: Callable[[str, float], None],
+    progress: Progress,
 ) -> list[Row]:
     rates: dict[str, list[float]] = {server: [] for server in servers}
     cores = len(usable_cores())

@@ -9,13 +9,14 @@ measured.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from tenantdl.api import Progress
 from tenantdl.bench.envelope import write_results
 from tenantdl.bench.plan_cases import application, measured_tables
 from tenantdl.bench.plan_merging import merging_rows
@@ -24,7 +25,6 @@ from tenantdl.plan.exact import solve_exact
 from tenantdl.plan.planners import OURS, PLANNERS
 
 Row: TypeAlias = dict[str, Any]
-Progress: TypeAlias = Callable[[str, float], None]
 
 # Relative. HiGHS meets constraints to about 1e-6, which moves costs by as much or a little more.
 SAME = 1e-5

@@ -7,12 +7,12 @@ our own cores, quoted by Harpagon's inner planner. Rows are as in `plan`; "modul
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from tenantdl.api import Progress
 from tenantdl.bench.plan_cases import measured_tables
 from tenantdl.plan.functions import FunctionProfile, read_profiles
 from tenantdl.plan.harmonybatch import functions_for, one_kind
@@ -28,9 +28,7 @@ _SLOS = {"bert": (0.2, 2.0), "vgg19": (0.3, 2.0), "gpt2": (0.6, 4.0), "videomae"
 _OWN_EVERY = 4
 
 
-def merging_rows(
-    cases: range, seed: int, progress: Callable[[str, float], None]
-) -> list[dict[str, Any]]:
+def merging_rows(cases: range, seed: int, progress: Progress) -> list[dict[str, Any]]:
     """A row for each merging on each case."""
     profiles, tables = read_profiles(), measured_tables()
     rows = []

@@ -7,11 +7,12 @@ Rows: {"case", "kind", "modules", "arrivals", "planned_within", "within", "max_o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from tenantdl.api import Progress
 from tenantdl.bench.plan_cases import application, measured_tables
 from tenantdl.plan.margin import hold, simulated
 from tenantdl.plan.search import search
@@ -25,7 +26,7 @@ def run(
     cases: int,
     seed: int,
     share: float,
-    progress: Callable[[str, float], None] = lambda phase, done: None,
+    progress: Progress = lambda phase, done: None,
 ) -> list[Row]:
     """Four rows a case: equal gaps and Poisson, as planned and with the margin that holds
     `share`."""

@@ -8,12 +8,13 @@ or of neighbours outside; the errors say how much that is.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tenantdl.api import Progress
 from tenantdl.bench import qos
 from tenantdl.bench.envelope import write_results
 from tenantdl.exec.lane_pool import BACKEND
@@ -37,7 +38,7 @@ def run(
     json: Path | None = None,
     command: str = "tenantdl bench policies",
     backend: str = BACKEND,
-    progress: Callable[[str, float], None] = lambda phase, part: None,
+    progress: Progress = lambda phase, part: None,
 ) -> list[Row]:
     """Rows of one workload, policy and tenant each (tenant "all" for all of them), with the
     simulator's figures under `simulated_…` where `machine` names its machine. `progress` is told

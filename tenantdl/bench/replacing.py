@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from tenantdl.api import Progress
 from tenantdl.bench.envelope import write_results
 from tenantdl.bundle.load import read_manifest
 from tenantdl.daemon import running_daemon
@@ -52,7 +53,7 @@ def measure(
     *,
     json: Path | None = None,
     command: str = "tenantdl bench replacing",
-    progress: Callable[[str, float], None] = lambda phase, part: None,
+    progress: Progress = lambda phase, part: None,
 ) -> Row:
     """One row. Raises UserError for a bad bundle, ExecutionError when a load fails."""
     plan = read_manifest(bundle).plans[0]
@@ -80,7 +81,7 @@ def _run(
     bundle: Path,
     repository: Path,
     settings: Settings,
-    progress: Callable[[str, float], None],
+    progress: Progress,
 ) -> tuple[Outcome, list[tuple[int, int]]]:
     """What came of the load, and when (monotonic) each replacement began and ended."""
     begun, outcomes = threading.Event(), []

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tenantdl.api import Progress
 from tenantdl.bench.envelope import write_results
 from tenantdl.bench.peers import on_cores
 from tenantdl.errors import UserError
@@ -65,7 +66,7 @@ def measure(
     rate: float | None = None,
     json: Path | None = None,
     command: str = "tenantdl bench scheduler",
-    progress: Callable[[str, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Row]:
     """One row for each number of models and of slots. `rate`: try only this one. Raises UserError
     when not even the lowest rate can be kept."""

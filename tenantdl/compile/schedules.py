@@ -20,7 +20,7 @@ from tenantdl.documents import write_document
 from tenantdl.errors import UserError
 
 S = TypeVar("S")
-EVEN_MAX = 1.15  # times the cycles of the best, for one schedule that suits all buckets
+_EVEN_MAX = 1.15  # times the cycles of the best, for one schedule that suits all buckets
 RECORDS_BYTES_MAX = 64 * 1024**2
 _PACKAGE = Path(__file__).resolve().parents[1]
 # In a wheel the records lie inside the package, in a checkout beside it.
@@ -120,6 +120,15 @@ def ranked(
         kinds.setdefault(kind(candidate), candidate)
     heads = list(kinds.values())
     return [*heads, *(c for c in order if not any(c is head for head in heads))]
+
+
+def common_choice(even: Iterable[S], every: Iterable[S], cycles: Callable[[S], float]) -> S | None:
+    """The best prediction of `even`, which suit all buckets; None if the best of `every`, each for
+    one of them, is much better."""
+    best = min(even, key=cycles, default=None)
+    if best is None or cycles(best) > _EVEN_MAX * min(map(cycles, every)):
+        return None
+    return best
 
 
 def read_records(target: CpuTarget, folders: Iterable[Path] = (COMMITTED,)) -> list[Record]:

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import random
 
+import msgspec
+
 from tenantdl.ids import ModelId, RequestId, TenantId
 from tenantdl.sched.config import ModelSpec, PlanSpec, SchedulerConfig, TenantSpec, VariantSpec
 from tenantdl.sched.messages import RequestArrived
 from tenantdl.sim.engine import Simulation
 from tenantdl.sim.execution import ExecutionModel
-from tenantdl.sim.machines import MachineFile
 from tenantdl.units import MS, Ns
+from tests.sim.test_claims import MACHINE as TWO_CORES
 
-MACHINE = MachineFile(
-    name="two",
-    source="declared",
-    cores=2,
-    domain_cores=2,
-    socket_cores=2,
-    bandwidth_gbs=20.0,
-    handover_us=50,
-    boundary_us=3,
-    resize_us=30,
-    conflict_us=0,
-    migrate_us=50,
+MACHINE = msgspec.structs.replace(
+    TWO_CORES, handover_us=50, boundary_us=3, resize_us=30, conflict_us=0, migrate_us=50
 )
 # Per model: ms on one core and on two, in so many segments; its target.
 MODELS = {"wide": (40.0, 24.0, 40, 29.0), "narrow": (18.0, 14.0, 20, 200.0)}

@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +21,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from tenantdl.api import Progress
 from tenantdl.bench.envelope import write_results
 from tenantdl.bench.serving import usage
 from tenantdl.bench.serving.checks import Check, one_answer_each, replays
@@ -72,7 +73,7 @@ def run(
     journal: Path | None = None,
     json: Path | None = None,
     command: str = "tenantdl bench chaos",
-    progress: Callable[[str, float], None] = lambda phase, part: None,
+    progress: Progress = lambda phase, part: None,
 ) -> list[Check]:
     """Serve `workload`, drive it, injure its lanes. `journal`: where to keep the scheduler's
     journal; `json`: a file for the verdict. Raises UserError for bad workloads."""
@@ -115,7 +116,7 @@ def _under_load(
     workload: Workload,
     settings: Settings,
     folder: Path,
-    progress: Callable[[str, float], None],
+    progress: Progress,
 ) -> tuple[Outcome, list[Injury]]:
     plan = comparing_plan(
         served,
@@ -142,7 +143,7 @@ def _injure(
     settings: Settings,
     injuries: list[Injury],
     over: threading.Event,
-    progress: Callable[[str, float], None],
+    progress: Progress,
 ) -> None:
     """Kill and hang lanes, one after the other, until all is done or the load is over."""
     rng = np.random.default_rng(settings.seed)

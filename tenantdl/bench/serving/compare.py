@@ -35,7 +35,6 @@ from tenantdl.errors import UserError, nearest
 from tenantdl.exec.lane_pool import BACKEND
 from tenantdl.ids import CoreId
 from tenantdl.load.workload import Workload, check_workload, load_workload
-from tenantdl.sim.machines import load_machine
 from tenantdl.units import SECOND
 
 # Where a search begins: at this part of what would fill the cores if requests came one by one.
@@ -75,7 +74,7 @@ class Settings:
 @dataclass(slots=True)
 class Session:
     """One comparison under way. `parts`: partitions that were found, by the target they are for.
-    `starts`: where a search begins, by target."""
+    `starts`: where a search begins, by target. `simulator`: if that is a target."""
 
     workload: Workload
     settings: Settings
@@ -83,6 +82,7 @@ class Session:
     rows: list[Row] = field(default_factory=list)
     parts: dict[str, dict[str, tuple[CoreId, ...]]] = field(default_factory=dict)
     starts: dict[str, float] = field(default_factory=dict)
+    simulator: simulated.Simulator | None = None
 
 
 def run(
@@ -104,20 +104,21 @@ def run(
         check_workload(workload)
     for name in settings.targets:
         check_target(name)
-    if SIMULATED in settings.targets and settings.machine is not None:
-        load_machine(settings.machine)
     for name in settings.only:
         if name not in (tenants := [tenant.name for tenant in workload.tenant]):
             raise UserError(f"there is no tenant {name!r}{nearest(name, tenants)}", where="--only")
     session = Session(workload, settings, report)
     if settings.near:
         session.starts = earlier_rates(settings.near, workload.name)
+    if SIMULATED in settings.targets:
+        session.simulator = simulated.Simulator(workload, settings.machine)
     for number in range(settings.runs):
         turn = number % len(settings.targets)
         for name in (*settings.targets[turn:], *settings.targets[:turn]):
-            row = (
-                _simulate(session, number) if name == SIMULATED else _measure(session, name, number)
-            )
+            if name == SIMULATED and session.simulator is not None:
+                row = _simulate(session, session.simulator, number)
+            else:
+                row = _measure(session, name, number)
             session.rows.append(row)
             report(said(row))
             if json is not None:  # after every row: a long comparison may be cut short
@@ -155,10 +156,7 @@ def _measure(session: Session, name: str, number: int) -> Row:
     return row
 
 
-def _simulate(session: Session, number: int) -> Row:
-    settings = session.settings
-    simulator = simulated.Simulator(session.workload, settings.machine)
-
+def _simulate(session: Session, simulator: simulated.Simulator, number: int) -> Row:
     def drive(rate: float, give_up: float | None = None) -> Probe:
         return simulator.probe(rate, _duration(session), _seed(session, number))
 

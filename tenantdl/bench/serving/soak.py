@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 import numpy as np
 
+from tenantdl.api import Progress
 from tenantdl.bench.envelope import write_results
 from tenantdl.bench.serving.checks import Check, one_answer_each, replays
 from tenantdl.bench.serving.probe import alone, comparing_plan
@@ -76,7 +77,7 @@ def run(
     journal: Path | None = None,
     json: Path | None = None,
     command: str = "tenantdl bench soak",
-    progress: Callable[[str, float], None] = lambda phase, part: None,
+    progress: Progress = lambda phase, part: None,
 ) -> list[Check]:
     """Serve and drive `workload` for `duration_s`. Raises UserError for bad workloads."""
     server = msgspec.structs.replace(workload.server, journal_mb_max=_JOURNAL_MB)
@@ -109,7 +110,7 @@ def run(
 
 
 def _watched(
-    plan: Plan, pid: int, duration_s: float, progress: Callable[[str, float], None]
+    plan: Plan, pid: int, duration_s: float, progress: Progress
 ) -> tuple[Outcome, list[Usage]]:
     looks: list[Usage] = []
     over = threading.Event()

@@ -11,7 +11,7 @@ from dataclasses import replace
 from tenantdl.compile.kernels.conv_spec import ConvSchedule, ConvSpec, is_plane
 from tenantdl.compile.kernels.layout import Packed
 from tenantdl.compile.kernels.runs import divisor, even_runs
-from tenantdl.compile.schedules import EVEN_MAX, ranked
+from tenantdl.compile.schedules import common_choice, ranked
 from tenantdl.compile.target import CpuTarget
 
 # Bytes a cycle from each level, one core; what streams overlaps with arithmetic only in part.
@@ -58,10 +58,7 @@ def even_schedule(
             row = unit.columns // one.fold
             pixels = divisor(row, one.pixels)
             found.append(replace(one, pixels=pixels, across=row // pixels))
-    best = min(found, key=cycles, default=None)
-    if best is None or cycles(best) > EVEN_MAX * min(map(cycles, every)):
-        return None
-    return best
+    return common_choice(found, every, cycles)
 
 
 def candidates(spec: ConvSpec, target: CpuTarget, cores: int) -> list[ConvSchedule]:

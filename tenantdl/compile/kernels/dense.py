@@ -20,7 +20,7 @@ from tenantdl.compile.kernels.dense_gemm import DenseSchedule, DenseSpec, dense
 from tenantdl.compile.kernels.registry import Template
 from tenantdl.compile.kernels.runs import divisor, even_runs
 from tenantdl.compile.operator import Kernel, Wide
-from tenantdl.compile.schedules import EVEN_MAX, Choice, ranked
+from tenantdl.compile.schedules import Choice, common_choice, ranked
 from tenantdl.compile.target import CpuTarget
 
 _TILE_ROWS_MAX = 8  # rows of a power-of-two pitch share the ways of one L1 set
@@ -131,10 +131,7 @@ def even_schedule(
         for one in found
         if not one.ahead and one.group == 1
     ]
-    best = min(even, key=cycles, default=None)
-    if best is None or cycles(best) > EVEN_MAX * min(map(cycles, found)):
-        return None
-    return best
+    return common_choice(even, found, cycles)
 
 
 def pack_panels(weights: Array, spec: DenseSpec, schedule: DenseSchedule) -> Array:
