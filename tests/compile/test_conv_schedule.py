@@ -5,6 +5,7 @@ from __future__ import annotations
 from tenantdl.compile.kernels.conv_schedule import choose
 from tenantdl.compile.kernels.conv_spec import ConvSpec
 from tenantdl.compile.kernels.layout import Border, Packed
+from tenantdl.compile.schedules import common_choice
 from tenantdl.compile.target import parse_target
 
 
@@ -20,3 +21,12 @@ def test_rows_beyond_l1_are_prefetched() -> None:
         assert choose(_strided(160), target, cores).prefetch_data
         assert choose(_strided(40), target, cores).prefetch_data
         assert not choose(_strided(6), target, cores).prefetch_data
+
+
+def test_what_suits_all_buckets_is_taken_unless_it_costs_much() -> None:
+    def cycles(schedule: float) -> float:
+        return schedule
+
+    assert common_choice([130.0, 114.0], [100.0, 200.0], cycles) == 114.0
+    assert common_choice([116.0], [100.0, 200.0], cycles) is None
+    assert common_choice([], [100.0], cycles) is None

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 from tritonclient.grpc import service_pb2 as pb
 
 from tenantdl.daemon.protocol.grpc_asked import Asked, Requests
+from tenantdl.daemon.protocol.grpc_infer import _head
 from tenantdl.daemon.protocol.grpc_messages import parse_infer
 from tenantdl.daemon.protocol.refusals import ProtocolError
+from tests.daemon.fake_service import FakeEngine
 from tests.daemon.test_fuzz import grpc_payload
 
 
@@ -66,3 +69,18 @@ def test_what_is_remembered_is_bounded() -> None:
     forms = [form for same in requests._forms.values() for form in same]
     assert len(forms) <= 64
     assert sum(len(part) for form in forms for _, _, part in form.rest) < 64 * 4096
+
+
+def test_the_beginning_of_an_answer_says_what_its_outputs_are_like() -> None:
+    (asked, _), model = (
+        Requests().read(request([b"abc"], id="7")),
+        FakeEngine({}).catalogue.find("add"),
+    )
+    assert model is not None
+    for shape in ((2, 3), (3, 2), (2, 3)):
+        outputs = {"y": np.zeros(shape, np.float32)}
+        answer = pb.ModelInferResponse.FromString(_head(asked, model, outputs, final=False))
+        assert list(answer.outputs[0].shape) == list(shape)
+        assert answer.id == "7"
+    last = pb.ModelInferResponse.FromString(_head(asked, model, outputs, final=True))
+    assert last.parameters["triton_final_response"].bool_param

@@ -76,3 +76,19 @@ def test_nobody_yields_to_a_request_that_has_time_on_one_core() -> None:
     spans = [span for span in outcome.spans if span.launch.request == RequestId(99)]
     assert {len(span.launch.cores) for span in spans if span.begin < 230 * MS} == {1}
     assert outcome.core_time < 81 * 6.2 * MS + 31 * MS
+
+
+def test_an_empty_machine_is_used_even_if_that_costs_core_time() -> None:
+    dear = PlanSpec((VariantSpec((1, 2), ((3 * MS,) * 10, (9 * MS // 4,) * 10)),))  # half as much
+    config = SchedulerConfig(
+        policy="tenantdl",
+        lanes=MACHINE.lanes(),
+        models=(ModelSpec(ModelId("dear"), (dear,)),),
+        tenants=(TenantSpec(TenantId("t"), 8, 8),),
+    )
+
+    deadline = Ns(200 * MS)
+    only = RequestArrived(RequestId(1), TenantId("t"), ModelId("dear"), 0, deadline, deadline, 0)
+    simulation = Simulation(config, ExecutionModel(MACHINE, config), seed=1, keep_spans=True)
+    outcome = simulation.run([(Ns(0), only)])
+    assert {len(span.launch.cores) for span in outcome.spans} == {2}

@@ -35,8 +35,8 @@ _SAFE, _SAFE_REAL = 960, 770
 # it in it, and who was taken for late too early is never served in time again.
 _LATE = 1250
 # Added core time, in 1/1000, that idle cores may be spent on to finish sooner: beside others, whose
-# caches it costs as well, and on an empty machine, where nobody waits for the difference and who
-# comes gets cores at the end of a block. (Served, a second core costs a third more, alone a tenth.)
+# caches it costs as well, and where nobody else runs: who comes gets cores at the end of a block.
+# (Served, a second core costs a third more, alone a tenth.)
 _WIDEN, _WIDEN_ALONE = 150, 700
 # Times its stated load that a tenant may use before others go first. What it used lately is halved
 # every second: it is that of one to two seconds.
