@@ -28,12 +28,12 @@ def attainment(rows: Sequence[dict[str, Any]], goal: float) -> str:
         colour = COLOURS[place % len(COLOURS)] if place < len(rows) - 1 else "#3b4252"
         axes.barh(place, share, color=colour, height=0.62)
         inside = share > 0.15
+        # At the root of the bar: at its end the line of the goal would cross it.
         axes.text(
-            share - 0.01 if inside else share + 0.01,
+            0.01 if inside else share + 0.01,
             place,
             f"{share:.1%}",
             va="center",
-            ha="right" if inside else "left",
             color="white" if inside else "black",
         )
     axes.axvline(goal, color=LINE, linewidth=1.2)
