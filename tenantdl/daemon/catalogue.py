@@ -259,7 +259,7 @@ def scheduler_config(
         lanes=tuple(lanes),
         models=tuple(map(catalogue.model_spec, catalogue.models.values())),
         tenants=tuple(tenant_spec(workload, catalogue, name) for name in catalogue.tenants),
-        block_target=from_ms(options.block_ms),
+        block_target=workload.block_target(ahead=True),
         blocks_max=options.blocks_max,
         refuse_infeasible=options.refuse_infeasible,
         batch_slack=_BATCH_SLACK,

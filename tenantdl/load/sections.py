@@ -62,8 +62,8 @@ class ObserveSection(Section, frozen=True):
 
 
 class SchedulerSection(Section, frozen=True):
-    """`block_ms`: how long a block should run (longer than any model: whole ones).
-    `refuse_infeasible`: refuse at arrival what cannot be in time, and floods by tenant share.
+    """`block_ms`: how long a block should run (longer than any model: whole ones; none: a tenth of
+    the tightest target, 1.5 to 4 ms). `refuse_infeasible`: refuse at arrival what cannot be in time, and floods by tenant share.
     `hang_s`: a lane silent for so long in one block is killed and restarted. `interference`: a file
     of tables (`tenantdl profile --tables`). `cores`: the only core counts that launches may have
     (none: all that bundles have costs for)."""
@@ -71,7 +71,7 @@ class SchedulerSection(Section, frozen=True):
     policy: str = DEFAULT
     interference: str | None = None
     cores: tuple[Annotated[int, Meta(ge=1, le=1024)], ...] = ()
-    block_ms: Annotated[float, Meta(gt=0, le=10_000)] = 1.5
+    block_ms: Annotated[float, Meta(gt=0, le=10_000)] | None = None
     blocks_max: Annotated[int, Meta(ge=1, le=48)] = 16
     refuse_infeasible: bool = False
     hang_s: Positive = 5.0

@@ -39,8 +39,11 @@ from tenantdl.load.sections import ServerSection as ServerSection
 from tenantdl.load.sections import TenantSection as TenantSection
 from tenantdl.sched.batching.policies import policy as find_batching
 from tenantdl.sched.policies.names import POLICIES, find_policy
+from tenantdl.units import Ns, from_ms
 
 WORKLOAD_BYTES_MAX = 1024**2
+# Ends of blocks cost a lane about 0.1 ms, so longer ones carry more; beyond the most, nothing more.
+_BLOCK_LEAST_MS, _BLOCK_MOST_MS = 1.5, 4.0
 
 
 class Workload(Section, frozen=True):
@@ -89,6 +92,13 @@ class Workload(Section, frozen=True):
             t.name: fixed[t.name] if t.name in fixed else total * shares[t.name] / whole
             for t in self.tenant
         }
+
+    def block_target(self, ahead: bool) -> Ns:
+        """How long a block should run: `scheduler.block_ms`, or what suits lanes that are dear to
+        hand over (`ahead`): whoever comes waits a tenth of its target for the end of a block."""
+        tightest = min((t.qos_ms for t in self.tenant), default=0.0) if ahead else 0.0
+        most = min(max(tightest / 10, _BLOCK_LEAST_MS), _BLOCK_MOST_MS)
+        return from_ms(self.scheduler.block_ms or most)
 
     def lane_cores(self, usable: tuple[CoreId, ...]) -> tuple[tuple[CoreId, ...], ...]:
         """The core group of every lane. Raises UserError for a core that is not `usable`."""

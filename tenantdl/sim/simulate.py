@@ -143,7 +143,7 @@ def scheduler_config(scenario: Scenario) -> SchedulerConfig:
             )
             for tenant in workload.tenant
         ),
-        block_target=from_ms(options.block_ms),
+        block_target=workload.block_target(machine.ahead),
         blocks_max=options.blocks_max,
         refuse_infeasible=options.refuse_infeasible,
         domains=machine.domains(),
