@@ -31,8 +31,9 @@ PLATFORM = "tenantdl_bundle"
 _JSON_BYTES, _NUMBER_BYTES = 256 * 1024, 32
 # Of a model, for all its tenants together.
 _SLOTS_MAX, _ARENAS_MAX = 4096, 64
-# For orders, reports and this process to come to their turn on busy cores.
-_BATCH_SLACK = Ns(2 * MS)
+# For orders, reports and this process to come to their turn on busy cores; of every request's time,
+# in 1/1000, for its way from and to the client.
+_BATCH_SLACK, _RESERVE = Ns(2 * MS), 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +264,7 @@ def scheduler_config(
         blocks_max=options.blocks_max,
         refuse_infeasible=options.refuse_infeasible,
         batch_slack=_BATCH_SLACK,
+        reserve=_RESERVE,
     )
 
 

@@ -17,6 +17,7 @@ from tenantdl.daemon.applications import Applications
 from tenantdl.daemon.attention import Attention
 from tenantdl.daemon.calls import Call, Refused, Ticket
 from tenantdl.daemon.catalogue import Catalogue, scheduler_config
+from tenantdl.daemon.door import Door
 from tenantdl.daemon.hosting import Hosting
 from tenantdl.daemon.journal import JournalWriter
 from tenantdl.daemon.observe.observer import open_observer
@@ -70,11 +71,11 @@ class Engine:
         self.catalogue = catalogue
         self._scheduler = BatchedScheduler(config)
         self._workload = workload
-        hang = from_seconds(workload.scheduler.hang_s)
-        self._pool = LanePool(lanes, hang=hang, backend=backend)
+        self._pool = LanePool(lanes, hang=from_seconds(workload.scheduler.hang_s), backend=backend)
         self._tenants = {n: open_tenant(section) for n, section in catalogue.tenants.items()}
         self.hosting = Hosting(workload, catalogue, self._pool, self.tell)
         self._memory = self.hosting.memory
+        self.door = Door(self._scheduler.book, {n: t.qos for n, t in self._tenants.items()})
         self.hosting.begin(self._loaded_first)
         self._applications = Applications(catalogue, self)
         self.statistics = Statistics(catalogue.label, self._queues)
@@ -175,8 +176,6 @@ class Engine:
                 self.leave(ticket)  # answered, but nobody is there to read it
             self.tell(Cancelled(number))
             raise
-
-    # --- the loop around the scheduler
 
     def tell(self, event: Event | None = None) -> None:
         """Take in what the lanes have said, then `event`. A bug of ours ends the service."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 from tenantdl.sched.book import Book
 from tenantdl.sched.costs import UNDISTURBED, PlanCosts
 from tenantdl.sched.messages import RequestArrived
+from tenantdl.sched.request import Request
 from tenantdl.units import Ns
 
 
@@ -20,31 +21,37 @@ def admits(book: Book, event: RequestArrived, costs: PlanCosts, now: Ns) -> bool
     """Whether to let the request in."""
     if now + costs.remaining(0) > event.deadline:
         return False
-    return _fits(book, event, costs, now) or not _over_portion(book, event)
+    inside = in_time(book, now)
+    return fits(book, inside, costs, event.deadline, now) or not _over_portion(book, event)
 
 
-def _fits(book: Book, event: RequestArrived, costs: PlanCosts, now: Ns) -> bool:
-    """Whether all could be in time, the new one too, if cores were one fast one (by deadline)."""
-    work = [
-        (request.deadline, request.seq, _core_time(request.costs, request.progress))
-        for request in book.requests.values()
-        if not request.doomed and book.eta(request, now) <= request.deadline
-    ]
-    work.append((event.deadline, 0, _core_time(costs, 0)))
-    work.sort()
-    cores = max(1, book.cores.size(book.ready))
-    done = 0
-    for deadline, _, needs in work:
-        done += needs
-        if now + done // cores > deadline >= event.deadline:
-            return False
-    return True
-
-
-def _core_time(costs: PlanCosts, progress: int) -> int:
+def core_time(costs: PlanCosts, progress: int = 0) -> int:
     """What is left to do, in core ns, on the fewest cores there are costs for."""
     least = costs.counts[0]
     return costs.at(0, least).remaining(progress) * least
+
+
+def in_time(book: Book, now: Ns) -> list[Request]:
+    """The requests inside that could be in time, each if it were alone."""
+    live = book.requests.values()
+    return [r for r in live if not r.doomed and book.eta(r, now) <= r.deadline]
+
+
+def fits(
+    book: Book, inside: list[Request], costs: PlanCosts, deadline: Ns, now: Ns, before: int = 0
+) -> bool:
+    """Whether all `inside` and a new request could be in time, if cores were one fast one (by
+    deadline). `before`: core time (ns) of what comes first and is not inside yet."""
+    work = [(r.deadline, r.seq, core_time(r.costs, r.progress)) for r in inside]
+    work.append((deadline, 0, core_time(costs)))
+    work.sort()
+    cores = max(1, book.cores.size(book.ready))
+    done = before
+    for due, _, needs in work:
+        done += needs
+        if now + done // cores > due >= deadline:
+            return False
+    return True
 
 
 def _over_portion(book: Book, event: RequestArrived) -> bool:

@@ -57,7 +57,7 @@ class BatchedScheduler:
 
     def __init__(self, config: SchedulerConfig) -> None:
         self._scheduler = Scheduler(config)
-        self._book = self._scheduler.book
+        self.book = self._scheduler.book
         self._config = config
         self.families: dict[tuple[str, ModelId, int], Family | None] = {}
         self._works: Works = {}
@@ -89,7 +89,7 @@ class BatchedScheduler:
                 self._cancel(event)
             case BlockFinished():
                 if under := self._under.get(event.request):
-                    under.ran(self._book.lanes[event.lane].running, event)
+                    under.ran(self.book.lanes[event.lane].running, event)
                 self._pending.append(event)
             case Tick():
                 self._pending.append(event)
@@ -141,16 +141,16 @@ class BatchedScheduler:
     # --- requests
 
     def _family(self, event: RequestArrived) -> Family | None:
-        queue = self._book.tenants[event.tenant].spec.queue
+        queue = self.book.tenants[event.tenant].spec.queue
         key = queue or event.tenant, event.model, event.plan
         if key not in self.families:
-            self.families[key] = new_family(self._book, event, self._works)
+            self.families[key] = new_family(self.book, event, self._works)
         return self.families[key]
 
     def _arrive(self, event: RequestArrived, family: Family) -> None:
         if event.request in self._members:
             raise InvariantError(f"request {event.request} arrived twice")
-        most = self._book.tenants[event.tenant].spec.queue_max
+        most = self.book.tenants[event.tenant].spec.queue_max
         if self._inside[event.tenant] >= most:
             self._out.append(Reject(event.request, Reason.QUEUE_FULL))
         elif event.expires <= self._now:
@@ -174,7 +174,7 @@ class BatchedScheduler:
 
     def _foresee(self, family: Family) -> None:
         """Tell the batcher how much slower than alone batches would run now."""
-        pressure = self._book.pressure_on(0)
+        pressure = self.book.pressure_on(0)
         slowdown = family.costs[0].slowdown(0, pressure) / UNDISTURBED
         if abs(slowdown - family.slowdown) >= _SLOWDOWN_STEP:
             family.slowdown = slowdown

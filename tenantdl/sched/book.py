@@ -211,6 +211,12 @@ class Book:
         self._enqueue(request)
         self.expiry.push(request)
 
+    def surplus(self, tenant: Tenant) -> list[Request]:
+        """Of a queue that is more than half full, the requests that wait in vain."""
+        if 2 * tenant.live <= tenant.spec.queue_max:
+            return []
+        return [request for request in tenant.queue if request.late]
+
     def forget(self, request: Request) -> None:
         """An answered request leaves."""
         self.expiry.discard(request)

@@ -101,8 +101,11 @@ class Request:
         return InvariantError(f"request {self.id} of {self.tenant}: {what}", tuple(story))
 
 
-def arrived_request(event: RequestArrived, seq: int, costs: PlanCosts, now: Ns) -> Request:
-    """The request that `event` announces, `seq`-th of all."""
+def arrived_request(
+    event: RequestArrived, seq: int, costs: PlanCosts, now: Ns, reserve: int = 0
+) -> Request:
+    """The request that `event` announces, `seq`-th of all. `reserve`: of the time that it has, in
+    1/1000, what is not for running it."""
     return Request(
         id=event.request,
         tenant=event.tenant,
@@ -111,7 +114,7 @@ def arrived_request(event: RequestArrived, seq: int, costs: PlanCosts, now: Ns) 
         seq=seq,
         costs=costs,
         arrived=now,
-        deadline=event.deadline,
+        deadline=Ns(event.deadline - max(0, event.deadline - now) * reserve // 1000),
         expires=event.expires,
         priority=event.priority,
     )

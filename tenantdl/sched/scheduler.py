@@ -112,8 +112,9 @@ class Scheduler:
         book, now = self._book, self._now
         if event.request in book.requests:
             raise InvariantError(f"request {event.request} arrived twice")
-        tenant = book.tenants[event.tenant]
-        costs = book.served.plan_costs(event.model, event.plan)
+        tenant, costs = book.tenants[event.tenant], book.served.plan_costs(event.model, event.plan)
+        for late in book.surplus(tenant):
+            self._refuse(late, Reason.DEADLINE_INFEASIBLE)
         if tenant.live >= tenant.spec.queue_max:
             self._out.append(Reject(event.request, Reason.QUEUE_FULL))
         elif event.expires <= now:
@@ -122,7 +123,8 @@ class Scheduler:
             self._out.append(Reject(event.request, Reason.DEADLINE_INFEASIBLE))
         else:
             self._arrivals += 1
-            book.admit(arrived_request(event, self._arrivals, costs, now))
+            reserve = book.config.reserve
+            book.admit(arrived_request(event, self._arrivals, costs, now, reserve))
 
     def _block_finished(self, event: BlockFinished) -> None:
         lane, launch, request = self._current(event)

@@ -55,3 +55,23 @@ class BodyReader(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """As the connection."""
         self._connection.resume_writing()
+
+
+class BodyIgnorer(BodyReader):
+    """The same for a body that nobody wants: it all goes into one small piece of memory."""
+
+    def __init__(self, connection: Owner, size: int) -> None:
+        super().__init__(connection, _NOWHERE)
+        self._left = size
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """What is overwritten by whatever comes next."""
+        return self._room[: self._left]
+
+    def buffer_updated(self, count: int) -> None:
+        """So much has come."""
+        self._left -= count
+        self._connection.body_filled(count)
+
+
+_NOWHERE = memoryview(bytearray(256 * 1024))

@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tenantdl.daemon.eager import begin
 from tenantdl.daemon.protocol.codings import CODINGS
-from tenantdl.daemon.protocol.http_body import BodyReader
+from tenantdl.daemon.protocol.http_body import BodyIgnorer, BodyReader
 from tenantdl.daemon.protocol.http_infer import Head, HttpInference, read_head
 from tenantdl.daemon.protocol.inference import Gate
 
@@ -115,8 +115,9 @@ class Connection(HttpToolsProtocol):
         if self._to_come and self._patience is None:
             self._expect()
         if self._to_come > _LARGE_BYTES and self.scheme == "http":
-            room = self._inference.room()
-            if room is not None:
+            if self._inference.ignored:
+                self._switch(BodyIgnorer(self, self._to_come))
+            elif (room := self._inference.room()) is not None:
                 self._switch(BodyReader(self, room))
 
     def _body(self, body: memoryview) -> None:
@@ -146,6 +147,8 @@ class Connection(HttpToolsProtocol):
         self.transport.resume_reading()
 
     def _arrived(self) -> None:
+        if self._inference is not None:
+            self._inference.arrived_whole()
         if self._patience:
             self._patience.cancel()
             self._patience = None

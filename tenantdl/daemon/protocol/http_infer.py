@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from tenantdl.daemon.catalogue import Served
+from tenantdl.daemon.door import LARGE_BYTES, Door
 from tenantdl.daemon.protocol.access import Caller, find_model
 from tenantdl.daemon.protocol.codings import CODINGS, decompressed
 from tenantdl.daemon.protocol.inference import (
@@ -29,10 +30,12 @@ from tenantdl.daemon.protocol.inference import (
     place_outputs,
     wanted_output,
 )
-from tenantdl.daemon.protocol.refusals import ProtocolError, as_protocol_error
+from tenantdl.daemon.protocol.refusals import SAID, STATUS, ProtocolError, as_protocol_error
+from tenantdl.daemon.statistics import Timing
 from tenantdl.errors import UserError
 from tenantdl.load import protocol
 from tenantdl.load.protocol import HEADER_BYTES_MAX, HEADER_LENGTH, InferRequest, InferResponse
+from tenantdl.sched.messages import Reason
 from tenantdl.units import Ns
 
 _log = logging.getLogger(__name__)
@@ -90,6 +93,9 @@ class HttpInference:
         # Bytes of the body as far as the head says.
         self.declared = head.length or 0
         self._reserved = 0
+        self._door: Door | None = None
+        # Whether the body is read only to be thrown away, so that the connection lives.
+        self.ignored = False
         self._body: Any = bytearray()
         try:
             self._open(head)
@@ -113,22 +119,35 @@ class HttpInference:
             raise ProtocolError(413, message)
         if reserved > gate.bytes_left:
             raise ProtocolError(429, "too many bytes of requests are being read")
+        if reserved > LARGE_BYTES:
+            self._enter()
         gate.bytes_left -= reserved
         gate.service.stir()
         self.limit, self._reserved = limit, reserved
         if head.length is not None:
             self._body = np.empty(reserved, np.uint8).data
 
+    def _enter(self) -> None:
+        """Raises ProtocolError where there is no time for one more."""
+        service, tenant = self._gate.service, self.caller.tenant_for(self.model)
+        if service.door.enter(tenant, self.model.id):
+            self._door, self._tenant = service.door, tenant
+            return
+        reason = Reason.DEADLINE_INFEASIBLE
+        service.statistics.refused(Timing(tenant, self.model.id), reason.value, self.arrived)
+        self.ignored = self.declared > 0
+        raise ProtocolError(STATUS[reason], SAID[reason])
+
     @property
     def hopeless(self) -> bool:
         """Whether the request is refused and has more to come than is worth reading."""
-        return self.error is not None and self.declared > _SPARE_BYTES
+        return self.error is not None and self.declared > _SPARE_BYTES and not self.ignored
 
     def room(self) -> memoryview | None:
         """Where the rest of the body may be written at once; None for what is not to be kept."""
-        return (
-            None if self.error is not None or self.head.length is None else self._body[self.size :]
-        )
+        if self.error is not None or self.head.length is None:
+            return None
+        return self._body[self.size :]
 
     def filled(self, count: int) -> None:
         """So much was written there."""
@@ -145,10 +164,17 @@ class HttpInference:
                 self._body += data
             else:
                 self._body[begin : self.size] = data
-        return self.error is None or self.size <= _SPARE_BYTES
+        return self.error is None or self.ignored or self.size <= _SPARE_BYTES
+
+    def arrived_whole(self) -> None:
+        """Nothing more of it is to come. Idempotent."""
+        if self._door is not None:
+            self._door.leave(self._tenant, self.model.id)
+            self._door = None
 
     def release(self) -> None:
         """The body is not needed any more. Idempotent."""
+        self.arrived_whole()
         self._gate.bytes_left += self._reserved
         self._reserved = 0
         self._body = bytearray()

@@ -10,6 +10,7 @@ import numpy as np
 
 from tenantdl.daemon.calls import Call
 from tenantdl.daemon.catalogue import Catalogue, Served
+from tenantdl.daemon.door import Door
 from tenantdl.daemon.observe.ended import Origin
 from tenantdl.daemon.protocol.access import Access, Caller
 from tenantdl.daemon.protocol.refusals import ProtocolError
@@ -29,6 +30,7 @@ class Service(Protocol):
 
     catalogue: Catalogue
     statistics: Statistics
+    door: Door
 
     @property
     def ready(self) -> bool:

@@ -1,0 +1,72 @@
+"""Who may send the rest of a large request, while many are being read.
+
+Bodies arrive at the same time and share what reads them: of too many at once all are late. So while
+many are being read, a request is judged by its head. It may come in if it could be in time after all
+that is being read and with all that is inside (`sched.admission`), or if its tenant has less in work
+than its portion of the cores does in half its target: the rest is for the bodies to come.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+
+from tenantdl.ids import ModelId, TenantId
+from tenantdl.sched.admission import core_time, fits, in_time
+from tenantdl.sched.book import Book
+from tenantdl.sched.costs import UNDISTURBED
+from tenantdl.units import Ns
+
+# Bodies for a core that may be read at once before anyone is judged; and what is large.
+_MANY = 2
+LARGE_BYTES = 64 * 1024
+
+
+class Door:
+    """Counts what is being read, by tenant and model."""
+
+    def __init__(self, book: Book, targets: Mapping[TenantId, Ns]) -> None:
+        """`book`: what the scheduler knows; `targets` of all tenants, in ns."""
+        self._book, self._targets = book, targets
+        self._coming: Counter[tuple[TenantId, ModelId]] = Counter()
+        self._count = 0
+
+    def enter(self, tenant: TenantId, model: ModelId) -> bool:
+        """Whether a body may be read now; then `leave` when it has come, or will not."""
+        if self._count >= _MANY * self._book.cores_max and not self._admits(tenant, model):
+            return False
+        self._coming[tenant, model] += 1
+        self._count += 1
+        return True
+
+    def leave(self, tenant: TenantId, model: ModelId) -> None:
+        """One body less."""
+        self._coming[tenant, model] -= 1
+        self._count -= 1
+        if not self._coming[tenant, model]:
+            del self._coming[tenant, model]
+
+    def _admits(self, tenant: TenantId, model: ModelId) -> bool:
+        book, target = self._book, self._targets[tenant]
+        if model not in book.models:  # an application, or one that is just being replaced
+            return True
+        costs = book.models[model].costs[0]
+        now = Ns(time.monotonic_ns())
+        inside = in_time(book, now)
+        work = core_time(costs) + self._work(tenant)
+        work += sum(core_time(r.costs, r.progress) for r in inside if r.tenant == tenant)
+        present = {t for t, _ in self._coming} | {r.tenant for r in inside} | {tenant}
+        portion = book.tenants[tenant].spec.share or UNDISTURBED // len(present)
+        if 2 * work * UNDISTURBED <= target * book.cores_max * portion:
+            return True
+        return fits(book, inside, costs, Ns(now + target), now, self._work())
+
+    def _work(self, tenant: TenantId | None = None) -> int:
+        """Core time (ns) of the requests being read: of `tenant`, of all."""
+        models = self._book.models
+        return sum(
+            core_time(models[model].costs[0]) * count
+            for (whose, model), count in self._coming.items()
+            if model in models and tenant in (None, whose)
+        )
