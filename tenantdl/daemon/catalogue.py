@@ -31,8 +31,7 @@ PLATFORM = "tenantdl_bundle"
 _JSON_BYTES, _NUMBER_BYTES = 256 * 1024, 32
 # Of a model, for all its tenants together.
 _SLOTS_MAX, _ARENAS_MAX = 4096, 64
-# For orders, reports and this process to come to their turn on busy cores; of every request's time,
-# in 1/1000, for its way from and to the client.
+# For orders and reports to come to their turn; of a request's time, in 1/1000, for its way and back.
 _BATCH_SLACK, _RESERVE = Ns(2 * MS), 100
 
 

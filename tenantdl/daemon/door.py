@@ -1,9 +1,9 @@
 """Who may send the rest of a large request, while many are being read.
 
-Bodies arrive at the same time and share what reads them: of too many at once all are late. So while
-many are being read, a request is judged by its head. It may come in if it could be in time after all
-that is being read and with all that is inside (`sched.admission`), or if its tenant has less in work
-than its portion of the cores does in half its target: the rest is for the bodies to come.
+Bodies arrive at the same time and share what reads them: of too many at once all are late. So
+while many are being read, a request is judged by its head. It may come in if it could be in time
+after all that is being read and with all that is inside (`sched.admission`), or if its tenant has
+less in work than its portion of the cores does in half its target: the rest is for the bodies.
 """
 
 from __future__ import annotations

@@ -6,9 +6,13 @@ RLIMIT_NICE that allows nice 0), so threads of their own do such work.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
+
+NICE = 10
 
 
 def only_idle() -> None:
@@ -23,6 +27,15 @@ def as_others() -> bool:
     except OSError:
         return False
     return True
+
+
+def give_way() -> None:
+    """This thread, and those that it starts, get less of a core that others want as well: what
+    brings lanes their work and takes it away is short, and late if it waits for a block to end.
+    Where the system shares cores among sessions (autogroup), the same for this one."""
+    os.setpriority(os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(NICE))
 
 
 def may_return() -> bool:

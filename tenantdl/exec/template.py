@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 from tenantdl import logs
 from tenantdl.errors import UserError
-from tenantdl.exec.idle import as_others, aside, may_return, only_idle
+from tenantdl.exec.idle import as_others, aside, give_way, may_return, only_idle
 from tenantdl.exec.lane import LaneProcess, OwnerGone
 from tenantdl.exec.lane_memory import Mapping
 from tenantdl.exec.lane_wire import CHANNEL_BYTES, Channel
@@ -148,6 +148,7 @@ class Template:
             channel = Channel(Mapping(channel_fd, CHANNEL_BYTES).memory)
             aside(find_pages, idle=command.idle, patience_s=_PATIENCE_S)
             as_others()
+            give_way()
             LaneProcess(
                 command,
                 self._backend,

@@ -92,8 +92,8 @@ class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `attempts_max`: how often a request may be started before a lost lane means refusal.
     `domains`: cores that share a last-level cache. `ahead`: tell lanes what comes next while they
     still run; worth it where waking an idle lane is dear. `batch_slack`: batches that wait for more
-    requests start so much before they have to. `reserve`: of the time that a request has, in 1/1000, what its
-    way from and to its client takes: deadlines are so much earlier."""
+    requests start so much before they have to. `reserve`: of the time that a request has, in
+    1/1000, what its way from and to its client takes: deadlines are so much earlier."""
 
     policy: str
     lanes: tuple[LaneSpec, ...]

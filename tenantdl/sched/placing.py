@@ -186,7 +186,7 @@ def _rival(
 
 def claimed(book: Book, rank: RankFunction) -> Rank | None:
     """The rank of the most urgent request that runs on fewer cores than it wants, may still be in
-    time and is to be asked again at the end of its launch: what is less urgent leaves cores to it."""
+    time and is asked again at the end of its launch: what is less urgent leaves cores to it."""
     found = None
     for lane in book.busy.values():
         launch = lane.running
