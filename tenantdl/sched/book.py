@@ -173,12 +173,18 @@ class Book:
             late = [r for r in late if r.model == request.model]
         return min(late, key=lambda r: (r.progress, r.seq), default=None)
 
-    def mark_late(self, now: Ns, margin: int = UNDISTURBED) -> None:
+    def mark_late(self, now: Ns, margin: int = UNDISTURBED, modest: bool = False) -> None:
         """Find out which requests cannot meet their deadlines any more, if the fastest way to
-        finish them takes `margin` times (in 1/1000) what it does undisturbed."""
+        finish them takes `margin` times (in 1/1000) what it does undisturbed. `modest`: while there
+        are more of them than cores nobody gets more cores than its target takes."""
+        crowded = modest and len(self.requests) > self.cores_max
 
         def hopeless(request: Request, start: Ns) -> bool:
-            left = request.costs.remaining(request.progress)
+            costs = request.costs
+            left = costs.remaining(request.progress)
+            if crowded and start + left <= request.deadline:
+                cores = costs.enough(request.deadline - request.arrived)
+                left = costs.at(0, cores).remaining(request.progress)
             return start + left * margin // UNDISTURBED > request.deadline
 
         for tenant in self.waiting.values():

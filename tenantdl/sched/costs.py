@@ -177,6 +177,14 @@ class PlanCosts:
         """How many of `cores` cores there are costs for."""
         return self.counts[self._index[cores]]
 
+    def enough(self, time: int) -> int:
+        """The fewest cores that run the whole plan within `time` (ns); the most there are costs
+        for, if none do."""
+        for cores in self.counts:
+            if self.at(0, cores).remaining(0) <= time:
+                return cores
+        return self.counts[-1]
+
     def remaining(self, progress: int) -> Ns:
         """Cost of segments [progress, count) in the fastest way there is."""
         return self._fastest.remaining(progress)

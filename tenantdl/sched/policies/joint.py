@@ -87,7 +87,7 @@ def tenantdl(book: Book, parameter: int) -> Decide:
         nonlocal rivals
         if not book.free and not ahead:
             return
-        book.mark_late(now, UNDISTURBED if ahead else _LATE)
+        book.mark_late(now, UNDISTURBED if ahead else _LATE, modest=ahead)
         rivals = max(1, len(book.waiting) + len(book.parked))
         claim = claimed(book, rank) if ahead else None
         yield from place(book, rank, want, holds, claim)
