@@ -1,7 +1,7 @@
-"""Who may send the rest of a large request, while many are being read.
+"""Who may send the rest of a large request, while there are many.
 
-Bodies arrive at the same time and share what reads them: of too many at once all are late. So
-while many are being read, a request is judged by its head. It may come in if it could be in time
+What reads bodies is shared by all: of too many at once all are late, and what is read in vain takes
+time from what runs. So while many are being read, or are inside, a request is judged by its head. It may come in if it could be in time
 after all that is being read and with all that is inside (`sched.admission`), or if its tenant has
 less in work than its portion of the cores does in half its target: the rest is for the bodies.
 """
@@ -18,8 +18,9 @@ from tenantdl.sched.book import Book
 from tenantdl.sched.costs import UNDISTURBED
 from tenantdl.units import Ns
 
-# Bodies for a core that may be read at once before anyone is judged; and what is large.
-_MANY = 2
+# Bodies that are read, and requests that are inside, for a core, before anyone is judged; and what
+# is large.
+_MANY, _FULL = 2, 16
 LARGE_BYTES = 64 * 1024
 
 
@@ -34,7 +35,7 @@ class Door:
 
     def enter(self, tenant: TenantId, model: ModelId) -> bool:
         """Whether a body may be read now; then `leave` when it has come, or will not."""
-        if self._count >= _MANY * self._book.cores_max and not self._admits(tenant, model):
+        if self._crowded() and not self._admits(tenant, model):
             return False
         self._coming[tenant, model] += 1
         self._count += 1
@@ -46,6 +47,10 @@ class Door:
         self._count -= 1
         if not self._coming[tenant, model]:
             del self._coming[tenant, model]
+
+    def _crowded(self) -> bool:
+        book = self._book
+        return self._count >= _MANY * book.cores_max or len(book.requests) > _FULL * book.cores_max
 
     def _admits(self, tenant: TenantId, model: ModelId) -> bool:
         book, target = self._book, self._targets[tenant]

@@ -33,8 +33,8 @@ def core_time(costs: PlanCosts, progress: int = 0) -> int:
 
 def in_time(book: Book, now: Ns) -> list[Request]:
     """The requests inside that could be in time, each if it were alone."""
-    live = book.requests.values()
-    return [r for r in live if not r.doomed and book.eta(r, now) <= r.deadline]
+    live = (r for r in book.requests.values() if not r.doomed and not r.late)
+    return [r for r in live if book.eta(r, now) <= r.deadline]
 
 
 def fits(

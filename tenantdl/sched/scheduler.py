@@ -123,8 +123,7 @@ class Scheduler:
             self._out.append(Reject(event.request, Reason.DEADLINE_INFEASIBLE))
         else:
             self._arrivals += 1
-            reserve = book.config.reserve
-            book.admit(arrived_request(event, self._arrivals, costs, now, reserve))
+            book.admit(arrived_request(event, self._arrivals, costs, now, book.config.reserve))
 
     def _block_finished(self, event: BlockFinished) -> None:
         lane, launch, request = self._current(event)

@@ -147,7 +147,7 @@ class HttpInference:
         """Where the rest of the body may be written at once; None for what is not to be kept."""
         if self.error is not None or self.head.length is None:
             return None
-        return self._body[self.size :]
+        return memoryview(self._body)[self.size :]
 
     def filled(self, count: int) -> None:
         """So much was written there."""
