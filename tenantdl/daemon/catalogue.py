@@ -31,7 +31,7 @@ PLATFORM = "tenantdl_bundle"
 _JSON_BYTES, _NUMBER_BYTES = 256 * 1024, 32
 # Of a model, for all its tenants together.
 _SLOTS_MAX, _ARENAS_MAX = 4096, 64
-# For orders and reports to come to their turn; of a request's time, in 1/1000, for its way and back.
+# For orders and reports to come to their turn; of a request's time, in 1/1000, for its two ways.
 _BATCH_SLACK, _RESERVE = Ns(2 * MS), 100
 
 

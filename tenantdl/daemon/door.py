@@ -1,9 +1,10 @@
 """Who may send the rest of a large request, while there are many.
 
 What reads bodies is shared by all: of too many at once all are late, and what is read in vain takes
-time from what runs. So while many are being read, or are inside, a request is judged by its head. It may come in if it could be in time
-after all that is being read and with all that is inside (`sched.admission`), or if its tenant has
-less in work than its portion of the cores does in half its target: the rest is for the bodies.
+time from what runs. So while many are being read, or are inside, a request is judged by its head.
+It may come in if it could be in time after all that is being read and with all that is inside
+(`sched.admission`), or if its tenant has less in work than its portion of the cores does in half its
+target: the rest is for the bodies.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 
+from tenantdl.daemon.tenants import ServedTenant
 from tenantdl.ids import ModelId, TenantId
 from tenantdl.sched.admission import core_time, fits, in_time
 from tenantdl.sched.book import Book
@@ -27,9 +29,9 @@ LARGE_BYTES = 64 * 1024
 class Door:
     """Counts what is being read, by tenant and model."""
 
-    def __init__(self, book: Book, targets: Mapping[TenantId, Ns]) -> None:
-        """`book`: what the scheduler knows; `targets` of all tenants, in ns."""
-        self._book, self._targets = book, targets
+    def __init__(self, book: Book, tenants: Mapping[TenantId, ServedTenant]) -> None:
+        """`book`: what the scheduler knows; `tenants`: all that are served."""
+        self._book, self._tenants = book, tenants
         self._coming: Counter[tuple[TenantId, ModelId]] = Counter()
         self._count = 0
 
@@ -53,9 +55,10 @@ class Door:
         return self._count >= _MANY * book.cores_max or len(book.requests) > _FULL * book.cores_max
 
     def _admits(self, tenant: TenantId, model: ModelId) -> bool:
-        book, target = self._book, self._targets[tenant]
+        book = self._book
         if model not in book.models:  # an application, or one that is just being replaced
             return True
+        target = self._tenants[tenant].qos
         costs = book.models[model].costs[0]
         now = Ns(time.monotonic_ns())
         inside = in_time(book, now)

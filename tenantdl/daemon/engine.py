@@ -75,7 +75,7 @@ class Engine:
         self._tenants = {n: open_tenant(section) for n, section in catalogue.tenants.items()}
         self.hosting = Hosting(workload, catalogue, self._pool, self.tell)
         self._memory = self.hosting.memory
-        self.door = Door(self._scheduler.book, {n: t.qos for n, t in self._tenants.items()})
+        self.door = Door(self._scheduler.book, self._tenants)
         self.hosting.begin(self._loaded_first)
         self._applications = Applications(catalogue, self)
         self.statistics = Statistics(catalogue.label, self._queues)

@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 from tenantdl.bundle.manifest import Plan, Segment, Tensor
 from tenantdl.daemon.calls import Call, Refused
 from tenantdl.daemon.catalogue import Catalogue, ServedModel
+from tenantdl.daemon.door import Door
 from tenantdl.daemon.observe import routes as observe
 from tenantdl.daemon.observe.observer import Observer
 from tenantdl.daemon.protocol.access import Access
@@ -33,6 +34,7 @@ from tenantdl.load.protocol import DATATYPES
 from tenantdl.load.workload import TenantSection
 from tenantdl.sched.config import LaneSpec, SchedulerConfig, TenantSpec
 from tenantdl.sched.messages import Reason
+from tenantdl.sched.scheduler import Scheduler
 from tenantdl.sched.state import Counts
 from tenantdl.units import Ns
 
@@ -84,6 +86,7 @@ class FakeEngine:
                 TenantSpec(TenantId(t), queue_max=8, arenas=1, qos=Ns(10**9)) for t in users
             ),
         )
+        self.door = Door(Scheduler(config).book, {})
         self.observer = Observer(config, self.statistics, Counts, started=Ns(time.monotonic_ns()))
         self.ready = True
         self.reason: Reason | None = None

@@ -18,6 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from tenantdl.daemon import RunningDaemon, running_daemon
 from tenantdl.errors import UserError
+from tenantdl.exec.idle import NICE
 from tenantdl.load.workload import Workload, parse_workload
 from tenantdl.machine import usable_cores
 from tenantdl.sched.journal import read, replay
@@ -98,6 +99,8 @@ def test_serving_two_tenants_and_the_journal_replays(bundles: Path, tmp_path: Pa
             answers = list(pool.map(lambda job: ask(running.url, *job), jobs))
         assert answers == [first + SEGMENTS for _, first in jobs]
         processes = [psutil.Process(running.pid), *lanes(running)]
+        # Who brings lanes their work does not wait for the end of a block.
+        assert [p.nice() for p in processes] == [os.getpriority(os.PRIO_PROCESS, 0), NICE]
         client = triton.InferenceServerClient(running.url.removeprefix("http://"))
         stats = client.get_inference_statistics("slow")["model_stats"][0]
         client.close()

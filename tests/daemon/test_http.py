@@ -14,7 +14,7 @@ import tritonclient.http as triton
 from prometheus_client.parser import text_string_to_metric_families
 
 from tenantdl.daemon.protocol.refusals import STATUS
-from tenantdl.load.protocol import DATATYPES
+from tenantdl.load.protocol import DATATYPES, HEADER_LENGTH, encode_request
 from tenantdl.load.status import Status
 from tenantdl.sched.messages import Reason
 from tests.daemon.fake_service import BODY_BYTES_MAX, FakeEngine, FakeServer
@@ -306,6 +306,28 @@ def test_bytes_being_read_are_bounded_together(server: tuple[str, FakeEngine]) -
     while raw(server, "POST", "/v2/models/add/infer", body)[0] != 200:
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_a_large_body_that_is_refused_leaves_the_connection(
+    server: tuple[str, FakeEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the head was known before, and with as much behind it as was announced."""
+    image = np.zeros((1, 3, 224, 224), np.float32)
+    body, length = encode_request({"x": image}, {})
+    connection = http.client.HTTPConnection(server[0], timeout=30)
+    said = []
+    for opens in (False, False, True, False, True):
+        if opens:
+            monkeypatch.undo()
+        else:
+            monkeypatch.setattr(server[1].door, "enter", lambda tenant, model: False)
+        headers = {HEADER_LENGTH: str(length)}
+        connection.request("POST", "/v2/models/echo_large/infer", body, headers)
+        response = connection.getresponse()
+        said.append((response.status, len(response.read()) > image.nbytes))
+        assert response.getheader("connection") != "close"
+    connection.close()
+    assert said == [(503, False), (503, False), (200, True), (503, False), (200, True)]
 
 
 def test_strange_codings_are_refused(server: tuple[str, FakeEngine]) -> None:

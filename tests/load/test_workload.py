@@ -9,6 +9,7 @@ import pytest
 from tenantdl.errors import UserError
 from tenantdl.ids import CoreId
 from tenantdl.load.workload import json_schema, load_workload, parse_workload
+from tenantdl.units import from_ms
 
 ROOT = Path(__file__).resolve().parents[2]
 TENANT = '[[tenant]]\nname = "a"\nbundle = "a.bundle"\nqos_ms = 10\n'
@@ -37,6 +38,24 @@ def test_rates_follow_shares_and_own_rates() -> None:
     workload = parse_workload(text)
     assert workload.rates(40) == {"a": 30, "b": 10, "c": 7}
     assert workload.rates() == {"a": 7.5, "b": 2.5, "c": 7}
+
+
+@pytest.mark.parametrize(
+    ("targets", "option", "ahead", "block"),
+    [
+        ((40, 300), "", True, 4),
+        ((25, 300), "", True, 2.5),
+        ((500,), "", True, 4),
+        ((10, 20), "", True, 1.5),
+        ((40, 300), "", False, 1.5),
+        ((40, 300), "[scheduler]\nblock_ms = 7", True, 7),
+    ],
+)
+def test_blocks_suit_the_tightest_target(
+    targets: tuple[int, ...], option: str, ahead: bool, block: float
+) -> None:
+    tenants = [f'[[tenant]]\nname = "t{t}"\nbundle = "b"\nqos_ms = {t}\n' for t in targets]
+    assert parse_workload("".join(tenants) + option).block_target(ahead) == from_ms(block)
 
 
 def test_lanes_are_a_core_each_unless_grouped() -> None:

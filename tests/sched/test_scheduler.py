@@ -270,6 +270,26 @@ def test_a_long_request_is_launched_in_parts() -> None:
     assert s.live() == {1: State.RUNNING}
 
 
+def test_a_queue_that_fills_drops_who_waits_in_vain() -> None:
+    s = make(small_queue=8)
+    for number in range(4):
+        arrive(s, number, "small", 0, 4)
+    assert len(s.live()) == 4
+    # Three of them are hopeless by now; with half the queue full they stay, with more they go.
+    assert brief(arrive(s, 4, "small", 3, 100)) == []
+    said = brief(arrive(s, 5, "small", 3, 100))
+    assert said == [("deadline_infeasible", number) for number in (1, 2, 3)]
+    assert sorted(s.live()) == [0, 4, 5]
+
+
+def test_a_reserve_makes_deadlines_earlier() -> None:
+    s = make(reserve=100)
+    arrive(s, 1, "big", 10, 30)
+    assert s.book.requests[RequestId(1)].deadline == ms(28)
+    arrive(s, 2, "big", 40, 30)  # late on arrival
+    assert s.book.requests[RequestId(2)].deadline == ms(30)
+
+
 def test_refusals_at_arrival() -> None:
     s = make(small_queue=1, refuse_infeasible=True)
     assert brief(arrive(s, 1, "big", 0, 10)) == [("deadline_infeasible", 1)]
