@@ -1,10 +1,10 @@
 """Who may send the rest of a large request, while there are many.
 
-What reads bodies is shared by all: of too many at once all are late, and what is read in vain takes
-time from what runs. So while many are being read, or are inside, a request is judged by its head.
-It may come in if it could be in time after all that is being read and with all that is inside
-(`sched.admission`), or if its tenant has less in work than its portion of the cores does in half its
-target: the rest is for the bodies.
+What reads bodies is shared by all: of too many at once all are late, and what is read in vain
+takes time from what runs. So while many are being read, or are inside, a request is judged by its
+head. It may come in if it could be in time after all that is being read and with all that is
+inside (`sched.admission`), or if its tenant has less in work than its portion of the cores does in
+half its target: the rest is for the bodies.
 """
 
 from __future__ import annotations
