@@ -31,7 +31,6 @@ class Attention:
         """`lanes`: the cores that lanes run on; in masks of cores, bits are places there."""
         self._places = {core: 1 << place for place, core in enumerate(lanes)}
         self._allowed = os.sched_getaffinity(0)
-        self._where = self._allowed
         self._busy = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._until = 0
@@ -48,13 +47,16 @@ class Attention:
     def give_way(self, cores: int) -> None:
         """Lanes are about to use `cores` (a mask), among them those that they use already."""
         self._busy = cores
-        self._steer()
+        if self._in_the_way():
+            free = {c for c in self._allowed if not self._places.get(CoreId(c), 0) & cores}
+            if free:
+                os.sched_setaffinity(0, free)
+                os.sched_setaffinity(0, self._allowed)
 
     def look(self, now: int, cores: int) -> None:
         """Something has happened at `now` (monotonic, ns): more may follow shortly. Lanes use
         `cores`."""
         self._busy = cores
-        self._steer()
         if self._in_the_way():
             return
         self._until, self._fresh = now + SPIN_NS, True
@@ -78,13 +80,6 @@ class Attention:
         else:
             os.sched_yield()
         self._loop.call_soon(self._again)
-
-    def _steer(self) -> None:
-        free = {c for c in self._allowed if not self._places.get(CoreId(c), 0) & self._busy}
-        where = free or self._allowed
-        if where != self._where:
-            self._where = where
-            os.sched_setaffinity(0, where)
 
     def _in_the_way(self) -> bool:
         return bool(self._places.get(CoreId(_present_core()), 0) & self._busy)

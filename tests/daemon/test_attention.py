@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-
-import pytest
 
 from tenantdl.bench.peers import on_cores
 from tenantdl.daemon.attention import Attention
@@ -30,25 +27,6 @@ async def turns(lanes_use: int) -> int:
         await asyncio.sleep(0)
     assert not attention._looking
     return asked
-
-
-def test_it_keeps_off_cores_that_lanes_use_while_others_are_free() -> None:
-    here = usable_cores()[:2]
-    before = os.sched_getaffinity(0)
-    if len(here) < 2:
-        pytest.skip("one core")
-    try:
-        attention = Attention(here)
-        attention.give_way(1)
-        assert os.sched_getaffinity(0) == before - {here[0]}
-        attention.look(0, 2)
-        assert os.sched_getaffinity(0) == before - {here[1]}
-        attention.give_way(3)
-        assert os.sched_getaffinity(0) == (before - set(here) or before)
-        attention.look(0, 0)
-        assert os.sched_getaffinity(0) == before
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def test_it_looks_around_unless_a_lane_wants_its_core() -> None:
