@@ -330,6 +330,19 @@ def test_a_large_body_that_is_refused_leaves_the_connection(
     assert said == [(503, False), (503, False), (200, True), (503, False), (200, True)]
 
 
+def test_who_asks_first_whether_to_send_a_body_is_told(
+    server: tuple[str, FakeEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server[1].door, "enter", lambda tenant, model: False)
+    connection = http.client.HTTPConnection(server[0], timeout=30)
+    connection.putrequest("POST", "/v2/models/echo_large/infer")
+    connection.putheader("Content-Length", str(602_112))
+    connection.putheader("Expect", "100-continue")
+    connection.endheaders()
+    assert connection.getresponse().status == 503
+    connection.close()
+
+
 def test_strange_codings_are_refused(server: tuple[str, FakeEngine]) -> None:
     for coding, status in (("br", 415), ("gzip", 400)):
         headers = {"Content-Encoding": coding}

@@ -193,7 +193,8 @@ class Connection(HttpToolsProtocol):
         plain = plain and not (self.expect_100_continue or self.parser.should_upgrade())
         if plain and head.length is not None and self._head and len(self._heads) < _HEADS_MAX:
             self._heads[self._head] = head
-        if self._inference.hopeless:
+        refused = self._inference.error is not None and self.expect_100_continue
+        if self._inference.hopeless or refused:  # the rest of it need not come
             self._ignoring = True
             self._finish()
         elif self.expect_100_continue:
