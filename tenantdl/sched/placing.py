@@ -185,12 +185,12 @@ def _rival(
 
 
 def claimed(book: Book, rank: RankFunction) -> Rank | None:
-    """The rank of the most urgent request that runs on fewer cores than it wants, may still be in
-    time and is asked again at the end of its launch: what is less urgent leaves cores to it."""
+    """The rank of the most urgent request that runs on fewer cores than it wants, and may still be
+    in time: what is less urgent leaves cores to it."""
     found = None
     for lane in book.busy.values():
-        launch = lane.running
-        if launch is None or lane.pending or len(launch.cores) >= launch.wanted:
+        launch = lane.pending[-1] if lane.pending else lane.running
+        if launch is None or len(launch.cores) >= launch.wanted:
             continue
         request = book.requests[launch.request]
         if not request.late and not request.doomed and (found is None or rank(request) < found):

@@ -14,7 +14,7 @@ from tenantdl.sched.config import (
 from tenantdl.sched.messages import LaneReady, Launch, RequestArrived
 from tenantdl.sched.scheduler import Scheduler
 from tenantdl.units import MS, Ns
-from tests.sched.test_scheduler import ms, started
+from tests.sched.test_scheduler import ms
 
 NAMES = ("a", "b", "c")
 
@@ -44,14 +44,6 @@ def arrive(s: Scheduler, number: int, name: str, at: float, deadline: float) -> 
 def test_who_is_alone_gets_both_cores() -> None:
     (launch,) = arrive(make(), 1, "a", 0, 100)
     assert len(launch.cores) == 2
-
-
-def test_who_displaces_a_wide_launch_leaves_it_a_core() -> None:
-    s = make()
-    (first,) = arrive(s, 1, "a", 0, 100)
-    started(s, first.launch, 0)
-    (second,) = arrive(s, 2, "b", 1, 50)
-    assert (second.lane, second.preempt, len(second.cores)) == (first.lane, True, 1)
 
 
 def test_in_company_hopeless_is_who_needs_more_than_its_target_takes() -> None:

@@ -92,8 +92,6 @@ def tenantdl(book: Book, parameter: int) -> Decide:
         claim = claimed(book, rank) if ahead else None
         yield from place(book, rank, want, holds, claim)
         claim = claimed(book, rank) if ahead else None
-        if ahead and (book.waiting or book.parked):
-            rivals += 1  # who runs on the lane that is asked about goes on, too
         yield from take_over(book, rank, want, preempts=ahead, claim=claim)
 
     return decide
