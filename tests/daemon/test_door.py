@@ -28,7 +28,8 @@ def behind(scheduler: Scheduler, big: float, small: float) -> Door:
 
 
 def test_a_few_come_in_unasked() -> None:
-    assert [door(1, 1).enter(*BIG) for _ in range(2)] == [True] * 2
+    narrow = door(1, 1)
+    assert [narrow.enter(*BIG) for _ in range(3)] == [True] * 2 + [False]
     wide = door(1, 1, lanes=2)
     assert [wide.enter(*BIG) for _ in range(5)] == [True] * 4 + [False]
 
@@ -53,7 +54,7 @@ def test_others_bodies_leave_a_tenant_its_portion() -> None:
     assert [full.enter(*SMALL) for _ in range(6)] == [True] * 4 + [False] * 2
 
 
-def test_many_inside_close_it_too_and_the_late_do_not_count() -> None:
+def test_many_inside_close_it_too() -> None:
     scheduler = make(big_queue=64, small_queue=64)
     now = time.monotonic_ns() / MS
     for number in range(20):
@@ -64,10 +65,19 @@ def test_many_inside_close_it_too_and_the_late_do_not_count() -> None:
     tight = behind(scheduler, 11_000, 2)
     assert tight.enter(*BIG)
     assert not tight.enter(*SMALL)  # 3 ms in 2
+
+
+def test_the_late_inside_keep_nobody_out() -> None:
+    scheduler = make(big_queue=512, small_queue=8)
+    now = time.monotonic_ns() / MS
+    for number in range(200):
+        arrive(scheduler, number, "big", now, now + 2500, now + 20_000)
+    # 3 s of work by 2.8.
+    full = behind(scheduler, 2800, 2800)
+    assert not full.enter(*BIG)
     for request in scheduler.book.requests.values():
         request.late = True
-    late = behind(scheduler, 200, 200)
-    assert late.enter(*BIG)
+    assert full.enter(*BIG)
 
 
 def test_what_the_scheduler_does_not_know_comes_in() -> None:

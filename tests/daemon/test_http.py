@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import threading
 import time
 from collections.abc import Iterator
 
@@ -328,6 +329,31 @@ def test_a_large_body_that_is_refused_leaves_the_connection(
         assert response.getheader("connection") != "close"
     connection.close()
     assert said == [(503, False), (503, False), (200, True), (503, False), (200, True)]
+
+
+def test_a_body_counts_while_it_is_read(
+    server: tuple[str, FakeEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it has come, answered or not, or will not come."""
+    door, left = server[1].door, threading.Event()
+    monkeypatch.setattr(server[1], "hold", True)
+    leave = door.leave
+    monkeypatch.setattr(door, "leave", lambda *who: (leave(*who), left.set()))
+    body, length = encode_request({"x": np.zeros((1, 3, 224, 224), np.float32)}, {})
+    for whole in (True, False):
+        left.clear()
+        connection = http.client.HTTPConnection(server[0], timeout=30)
+        connection.putrequest("POST", "/v2/models/echo_large/infer")
+        connection.putheader("Content-Length", str(len(body)))
+        connection.putheader(HEADER_LENGTH, str(length))
+        connection.endheaders()
+        connection.send(body[:-1])
+        assert not left.wait(0.1)
+        if whole:
+            connection.send(body[-1:])
+            assert left.wait(30)
+        connection.close()
+        assert left.wait(30)
 
 
 def test_who_asks_first_whether_to_send_a_body_is_told(

@@ -27,7 +27,6 @@ from tenantdl.sched.request import State
 from tenantdl.sched.scheduler import Scheduler
 from tenantdl.units import MS, Ns
 
-BIG, SMALL = TenantId("big"), TenantId("small")
 # Ten segments of 1.5 ms are ten blocks; two of 1.5 ms are two.
 MODELS = (
     ModelSpec(ModelId("big"), (one_core_plan((3 * MS // 2,) * 10),)),
@@ -39,15 +38,24 @@ def ms(time: float) -> Ns:
     return Ns(round(time * MS))
 
 
-def make(policy: str = "edf", lanes: int = 1, arenas: int = 2, **options: object) -> Scheduler:
+def make(
+    policy: str = "edf",
+    lanes: int = 1,
+    arenas: int = 2,
+    models: tuple[ModelSpec, ...] = MODELS,
+    **options: object,
+) -> Scheduler:
+    """A tenant for each of `models`, of its name."""
     tenants = tuple(
-        TenantSpec(name, queue_max=int(options.pop(f"{name}_queue", 8)), arenas=arenas)
-        for name in (BIG, SMALL)
+        TenantSpec(
+            TenantId(m.model), queue_max=int(options.pop(f"{m.model}_queue", 8)), arenas=arenas
+        )
+        for m in models
     )
     config = SchedulerConfig(
         policy=policy,
         lanes=tuple(LaneSpec(LaneId(i), (CoreId(i),)) for i in range(lanes)),
-        models=MODELS,
+        models=models,
         tenants=tenants,
         **options,  # type: ignore[arg-type]
     )
@@ -271,15 +279,16 @@ def test_a_long_request_is_launched_in_parts() -> None:
 
 
 def test_a_queue_that_fills_drops_who_waits_in_vain() -> None:
-    s = make(small_queue=8)
+    s = make(small_queue=10)
     for number in range(4):
         arrive(s, number, "small", 0, 4)
     assert len(s.live()) == 4
     # Three of them are hopeless by now; with half the queue full they stay, with more they go.
     assert brief(arrive(s, 4, "small", 3, 100)) == []
-    said = brief(arrive(s, 5, "small", 3, 100))
+    assert brief(arrive(s, 5, "small", 3, 100)) == []
+    said = brief(arrive(s, 6, "small", 3, 100))
     assert said == [("deadline_infeasible", number) for number in (1, 2, 3)]
-    assert sorted(s.live()) == [0, 4, 5]
+    assert sorted(s.live()) == [0, 4, 5, 6]
 
 
 def test_a_reserve_makes_deadlines_earlier() -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+# Where bodies go that nobody wants, all of them.
+_NOWHERE = memoryview(bytearray(256 * 1024))
+
 
 class Owner(Protocol):
     """The connection that it belongs to."""
@@ -72,6 +75,3 @@ class BodyIgnorer(BodyReader):
         """So much has come."""
         self._left -= count
         self._connection.body_filled(count)
-
-
-_NOWHERE = memoryview(bytearray(256 * 1024))

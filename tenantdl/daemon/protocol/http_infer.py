@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from tenantdl.daemon.catalogue import Served
-from tenantdl.daemon.door import LARGE_BYTES, Door
+from tenantdl.daemon.door import LARGE_BYTES
 from tenantdl.daemon.protocol.access import Caller, find_model
 from tenantdl.daemon.protocol.codings import CODINGS, decompressed
 from tenantdl.daemon.protocol.inference import (
@@ -33,6 +33,7 @@ from tenantdl.daemon.protocol.inference import (
 from tenantdl.daemon.protocol.refusals import SAID, STATUS, ProtocolError, as_protocol_error
 from tenantdl.daemon.statistics import Timing
 from tenantdl.errors import UserError
+from tenantdl.ids import TenantId
 from tenantdl.load import protocol
 from tenantdl.load.protocol import HEADER_BYTES_MAX, HEADER_LENGTH, InferRequest, InferResponse
 from tenantdl.sched.messages import Reason
@@ -93,7 +94,8 @@ class HttpInference:
         # Bytes of the body as far as the head says.
         self.declared = head.length or 0
         self._reserved = 0
-        self._door: Door | None = None
+        # Whose body is counted as being read.
+        self._counted: TenantId | None = None
         # Whether the body is read only to be thrown away, so that the connection lives.
         self.ignored = False
         self._body: Any = bytearray()
@@ -131,7 +133,7 @@ class HttpInference:
         """Raises ProtocolError where there is no time for one more."""
         service, tenant = self._gate.service, self.caller.tenant_for(self.model)
         if service.door.enter(tenant, self.model.id):
-            self._door, self._tenant = service.door, tenant
+            self._counted = tenant
             return
         reason = Reason.DEADLINE_INFEASIBLE
         service.statistics.refused(Timing(tenant, self.model.id), reason.value, self.arrived)
@@ -168,9 +170,9 @@ class HttpInference:
 
     def arrived_whole(self) -> None:
         """Nothing more of it is to come. Idempotent."""
-        if self._door is not None:
-            self._door.leave(self._tenant, self.model.id)
-            self._door = None
+        if self._counted is not None:
+            self._gate.service.door.leave(self._counted, self.model.id)
+            self._counted = None
 
     def release(self) -> None:
         """The body is not needed any more. Idempotent."""
