@@ -21,7 +21,7 @@ from tenantdl.ids import ModelId, TenantId
 from tenantdl.load.protocol import Array, datatype, datatype_of
 from tenantdl.load.workload import TenantSection, Workload
 from tenantdl.predict.tables import ModelTables, read_tables, tabled
-from tenantdl.sched.config import LaneSpec, ModelSpec, SchedulerConfig, TenantSpec
+from tenantdl.sched.config import RESERVE, LaneSpec, ModelSpec, SchedulerConfig, TenantSpec
 from tenantdl.sched.plans import compiled_batches, compiled_plan, core_load, narrowed
 from tenantdl.units import MS, Ns, from_ms
 
@@ -31,8 +31,8 @@ PLATFORM = "tenantdl_bundle"
 _JSON_BYTES, _NUMBER_BYTES = 256 * 1024, 32
 # Of a model, for all its tenants together.
 _SLOTS_MAX, _ARENAS_MAX = 4096, 64
-# For orders and reports to come to their turn; of a request's time, in 1/1000, for its two ways.
-_BATCH_SLACK, _RESERVE = Ns(2 * MS), 100
+# For orders and reports to come to their turn.
+_BATCH_SLACK = Ns(2 * MS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +263,7 @@ def scheduler_config(
         blocks_max=options.blocks_max,
         refuse_infeasible=options.refuse_infeasible,
         batch_slack=_BATCH_SLACK,
-        reserve=_RESERVE,
+        reserve=RESERVE,
     )
 
 

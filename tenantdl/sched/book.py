@@ -123,16 +123,23 @@ class Book:
             implied = max(0, min(UNDISTURBED, slower * UNDISTURBED // full))
             self.level += (implied - self.level) // _LEVEL_WEIGHT
 
-    def spend(self, tenant: Tenant, core_time: int, now: Ns) -> None:
-        """`tenant` has used so much core time (ns)."""
+    def spend(self, request: Request, event: BlockFinished, cores: int, now: Ns) -> None:
+        """The tenant of `request` had so many cores for a block."""
+        got = request.costs.said(event.begin, event.end)
+        self.charge(self.tenants[request.tenant], event.elapsed * cores, got, now)
+
+    def charge(self, tenant: Tenant, used: int, got: int, now: Ns) -> None:
+        """`tenant` has used so much core time (ns), for work that was said to take `got`."""
         if (second := now // SECOND) > self._spent_at:
             shift = min(second - self._spent_at, 64)
             self._spent_at = second
             for other in self.tenants.values():
                 other.used >>= shift
+                other.got >>= shift
             self.usage.sum_up(self.tenants.values())
-        tenant.used += core_time
-        self.usage.add(tenant, core_time)
+        tenant.used += used
+        tenant.got += got
+        self.usage.add(tenant, used, got)
 
     # --- requests
 

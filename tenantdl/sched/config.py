@@ -85,6 +85,10 @@ class Overheads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     migrate: Ns = Ns(0)
 
 
+# `reserve` of a daemon, whose clients share its cores.
+RESERVE = 100
+
+
 class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`policy`: a name that `policies.find` knows. `block_target`: how long a block should run;
     `blocks_max`: most blocks of one launch, after which the order is weighed again.

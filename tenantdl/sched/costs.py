@@ -8,6 +8,7 @@ integers, so that a replay computes the same numbers. Costs in ns.
 from __future__ import annotations
 
 from bisect import bisect_right
+from itertools import accumulate
 
 from tenantdl.sched.config import PlanSpec
 from tenantdl.sched.correction import Correction
@@ -135,6 +136,9 @@ class PlanCosts:
         ]
         self._fastest = self._find_fastest()
         self._observed = 0
+        # Core time of segments [0, s) on the fewest cores, as it was said at first.
+        first = spec.variants[0].costs[0]
+        self._said = [0, *accumulate(cost * self.counts[0] for cost in first)]
         # Traffic follows the work that is done, not the cores that are held.
         least = [table[0].remaining(0) * self.counts[0] for table in self._tables]
         self._exerts = [
@@ -146,6 +150,11 @@ class PlanCosts:
     def count(self) -> int:
         """Number of segments."""
         return self._fastest.count
+
+    def said(self, begin: int, end: int) -> int:
+        """Core time (ns) of segments [begin, end) as the plan says, on the fewest cores, whatever
+        was measured since: what a stated load is made of (`plans.core_load`)."""
+        return self._said[end] - self._said[begin]
 
     def at(self, variant: int, cores: int) -> SegmentCosts:
         """Costs of `variant` on `cores` cores, undisturbed."""

@@ -135,7 +135,7 @@ class Scheduler:
         before = costs.alarms
         costs.observe(launch.variant, size, event.begin, event.end, event.elapsed, pressure)
         book.counts.alarms += costs.alarms - before
-        book.spend(book.tenants[request.tenant], event.elapsed * size, self._now)
+        book.spend(request, event, size, self._now)
         book.counts.block(lane, request.before, event)
         request.progress, request.before = event.end, launch
         lane.boundary = lane.ended = event.at

@@ -65,38 +65,40 @@ class Model:
 @dataclass(slots=True)
 class Tenant:
     """A tenant's waiting requests. `live`: requests of all states not answered; `under_way`: of
-    them with an arena. `used`: core time spent lately (ns, halved every second). `lateness`: of its
-    last answers, latency over target in 1/1000."""
+    them with an arena. Lately (ns, halved every second): `used`, the core time it had; `got`, what
+    it was said to take (who is slowed down has not had more). `lateness`: of its last answers,
+    latency over target in 1/1000."""
 
     spec: TenantSpec
     queue: RankedQueue
     live: int = 0
     under_way: int = 0
     used: int = 0
+    got: int = 0
     lateness: deque[int] = field(default_factory=lambda: deque(maxlen=_LATENESS_LENGTH))
 
 
 @dataclass(slots=True)
 class Usage:
     """Of all tenants together: core time `used` lately; of those with a stated load and no share,
-    what they `stated` and what they `took`."""
+    what they `stated` and what they `got`."""
 
     used: int = 0
     stated: int = 0
-    took: int = 0
+    got: int = 0
 
     def sum_up(self, tenants: Iterable[Tenant]) -> None:
         """Everybody's, from nothing."""
-        self.used = self.stated = self.took = 0
+        self.used = self.stated = self.got = 0
         for tenant in tenants:
-            self.add(tenant, tenant.used)
+            self.add(tenant, tenant.used, tenant.got)
             self.stated += 0 if tenant.spec.share else tenant.spec.load
 
-    def add(self, tenant: Tenant, core_time: int) -> None:
-        """`tenant` has used so much more."""
-        self.used += core_time
+    def add(self, tenant: Tenant, used: int, got: int) -> None:
+        """`tenant` has had so much more."""
+        self.used += used
         if tenant.spec.load and not tenant.spec.share:
-            self.took += core_time
+            self.got += got
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from tenantdl.ids import ModelId, RequestId, TenantId
 from tenantdl.load.arrivals import Shape, arrive
 from tenantdl.load.workload import TenantSection, Workload
 from tenantdl.predict.footprint import Footprint
-from tenantdl.sched.config import ModelSpec, PlanSpec, SchedulerConfig, TenantSpec
+from tenantdl.sched.config import RESERVE, ModelSpec, PlanSpec, SchedulerConfig, TenantSpec
 from tenantdl.sched.messages import RequestArrived
 from tenantdl.sched.plans import core_load, narrowed, slowed
 from tenantdl.sim.engine import Observer, Outcome, Simulation
@@ -149,6 +149,7 @@ def scheduler_config(scenario: Scenario) -> SchedulerConfig:
         domains=machine.domains(),
         overheads=machine.overheads(),
         ahead=machine.ahead,
+        reserve=RESERVE if machine.ahead else 0,
     )
 
 

@@ -7,7 +7,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenantdl.sched.costs import SegmentCosts
+from tenantdl.sched.config import PlanSpec, VariantSpec
+from tenantdl.sched.costs import PlanCosts, SegmentCosts
 from tenantdl.units import MS, Ns
 
 TARGET = Ns(3 * MS // 2)
@@ -66,3 +67,12 @@ def test_the_grid_follows_a_machine_that_slowed_down() -> None:
     for _ in range(40):
         segments.observe(0, 12, Ns(12 * 3 * MS // 2))
     assert segments.block_ends(0, 100) == tuple(range(1, 13))
+
+
+def test_what_was_said_stays_whatever_is_measured() -> None:
+    spec = PlanSpec((VariantSpec((2, 4), ((MS, 2 * MS, MS), (MS, MS, MS))),))
+    costs = PlanCosts(spec, TARGET, cores_max=4)
+    for _ in range(20):
+        costs.observe(0, 2, 0, 3, Ns(40 * MS), 0)
+    assert costs.at(0, 2).remaining(0) > 8 * MS
+    assert [costs.said(0, 3), costs.said(1, 2), costs.said(2, 2)] == [8 * MS, 4 * MS, 0]

@@ -153,13 +153,13 @@ def find_fit(book: Book, request: Request, begin: int, room: int) -> Fit:
 
 
 def over_share(book: Book, name: TenantId) -> bool:
-    """Whether a tenant has used more than its share lately; or far more than the load that was
-    stated for it, also in comparison with others: when everybody sends more than was said, nobody
-    is over."""
+    """Whether a tenant has used more than its share lately; or got far more done than the load that
+    was stated for it, also in comparison with others: when everybody sends more than was said,
+    nobody is over."""
     tenant, usage = book.tenants[name], book.usage
     share, load = tenant.spec.share, tenant.spec.load
     if share:
         return tenant.used * UNDISTURBED > share * usage.used
     allowed = _OVER * _SECONDS * SECOND // 1000
-    far = load > 0 and tenant.used > load * allowed
-    return far and tenant.used * usage.stated > _OVER * load * usage.took
+    far = load > 0 and tenant.got > load * allowed
+    return far and tenant.got * usage.stated > _OVER * load * usage.got
