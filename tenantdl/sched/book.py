@@ -43,6 +43,7 @@ class Book:
         self.waiting: dict[TenantId, Tenant] = {}
         self.requests: dict[RequestId, Request] = {}
         self.parked: dict[RequestId, Request] = {}
+        self.late = 0
         self.expiry = RankedQueue(lambda request: (request.expires, request.seq))
         self.counts = Counts()
         self.pressure = 0
@@ -198,13 +199,19 @@ class Book:
             queue = tenant.queue
             while (head := queue.head) and not head.late and hopeless(head, now):
                 queue.remove(head)
-                head.late = True
+                self._give_up(head)
                 queue.push(head)
         for request in self.parked.values():
-            request.late = request.late or hopeless(request, now)
+            if not request.late and hopeless(request, now):
+                self._give_up(request)
         for lane in self.busy.values():
-            if running := self.running(lane):
-                running.late = running.late or hopeless(running, lane.boundary)
+            running = self.running(lane)
+            if running and not running.late and hopeless(running, lane.boundary):
+                self._give_up(running)
+
+    def _give_up(self, request: Request) -> None:
+        request.late = True
+        self.late += 1
 
     def eta(self, request: Request, start: Ns) -> Ns:
         """When `request` would be done if it went on at `start`, undisturbed."""
@@ -236,6 +243,7 @@ class Book:
         self.free_arena(request)
         self.tenants[request.tenant].live -= 1
         self.models[request.model].live -= 1
+        self.late -= request.late
         del self.requests[request.id]
 
     def wait(self, request: Request, now: Ns) -> None:

@@ -59,6 +59,7 @@ _Chapter = tuple[Ns, State, State, int]
 class Request:
     """One live request. `seq` is its place in the order of arrival; `progress`: segments done.
 
+    `latest`: when it had to start at its arrival, on the fewest cores that its target takes.
     `lane`: the lane it is on or was last on; `group`: the mask of the cores it had there.
     `before`: its launch that ran last. `costs`: its plan's. `late`: it cannot meet its deadline any
     more (never taken back). `doomed`: to be refused with this reason as soon as no lane holds it.
@@ -72,6 +73,7 @@ class Request:
     costs: PlanCosts
     arrived: Ns
     deadline: Ns
+    latest: Ns
     expires: Ns
     priority: int
     state: State = State.WAITING
@@ -106,6 +108,8 @@ def arrived_request(
 ) -> Request:
     """The request that `event` announces, `seq`-th of all. `reserve`: of the time that it has, in
     1/1000, what is not for running it."""
+    deadline = Ns(event.deadline - max(0, event.deadline - now) * reserve // 1000)
+    cores = costs.enough(max(0, deadline - now))
     return Request(
         id=event.request,
         tenant=event.tenant,
@@ -114,7 +118,8 @@ def arrived_request(
         seq=seq,
         costs=costs,
         arrived=now,
-        deadline=Ns(event.deadline - max(0, event.deadline - now) * reserve // 1000),
+        deadline=deadline,
+        latest=Ns(deadline - costs.at(0, cores).remaining(0)),
         expires=event.expires,
         priority=event.priority,
     )

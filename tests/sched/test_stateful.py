@@ -368,6 +368,7 @@ def test_the_table_decides_about_every_transition(state: State, target: State) -
         costs=PlanCosts(one_core_plan((1,)), Ns(1), 1),
         arrived=Ns(0),
         deadline=Ns(5),
+        latest=Ns(4),
         expires=Ns(9),
         priority=0,
         state=state,

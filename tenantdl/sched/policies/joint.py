@@ -8,9 +8,12 @@ weighed by the core time that it takes, of its own and of others:
 
 The cheapest choice that finishes within a safe part of the slack is taken: core time is what is
 scarce, so deadlines are met with as little of it as possible. Cores that nobody waits for widen the
-choice as long as that costs little more core time. Requests are served by deadline; those that
-cannot be in time go last; tenants over their share go after those under it while both wait. A wide
-request that is about to become late holds back cores from those behind it.
+choice as long as that costs little more core time. Those that cannot be in time go last; tenants
+over their share go after those under it while both wait; otherwise requests are served by deadline.
+On real lanes by when they had to start: by deadline alone a long request comes after all the short
+ones that were asked for until shortly before its end, and is late for them. But under more load
+than can be borne that would only make more of them late: then by deadline again. A wide request
+that is about to become late holds back cores from those behind it.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import NamedTuple
 from tenantdl.ids import TenantId
 from tenantdl.sched.book import Book
 from tenantdl.sched.costs import UNDISTURBED
-from tenantdl.sched.placing import Choice, Decide, Want, claimed, place, take_over, urgency
+from tenantdl.sched.placing import Choice, Decide, Want, claimed, place, take_over
 from tenantdl.sched.queue import Rank
 from tenantdl.sched.request import Request
 from tenantdl.units import SECOND, Ns
@@ -46,6 +49,10 @@ _OVER, _SECONDS = 2, 2
 _BRIEF, _WIDE = 4, Ns(SECOND)
 
 
+# Hopeless requests inside, for a core, that are a sign of more load than can be borne.
+_LATE_MANY = 6
+
+
 class Fit(NamedTuple):
     """What to give a request: `cores` and a variant; fewer cores (`narrow`) would do."""
 
@@ -60,10 +67,12 @@ def tenantdl(book: Book, parameter: int) -> Decide:
     blocks_max = book.config.blocks_max if ahead else 1
     rivals = 1
     wide = Ns(-SECOND)
+    fair = ahead
 
     def rank(request: Request) -> Rank:
-        doomed, late, *rest = urgency(request)
-        return (doomed, late, over_share(book, request.tenant), *rest)
+        over, doomed = over_share(book, request.tenant), request.doomed is not None
+        due = request.latest if fair else request.deadline
+        return (doomed, request.late, over, request.priority, due, request.seq)
 
     def want(request: Request, begin: int, available: int) -> Want | None:
         nonlocal wide
@@ -84,10 +93,11 @@ def tenantdl(book: Book, parameter: int) -> Decide:
         return not request.late
 
     def decide(now: Ns) -> Iterator[Choice]:
-        nonlocal rivals
+        nonlocal rivals, fair
         if not book.free and not ahead:
             return
         book.mark_late(now, UNDISTURBED if ahead else _LATE, modest=ahead)
+        fair = ahead and book.late <= _LATE_MANY * book.cores_max
         rivals = max(1, len(book.waiting) + len(book.parked))
         claim = claimed(book, rank) if ahead else None
         yield from place(book, rank, want, holds, claim)
