@@ -1,4 +1,4 @@
-"""Load a bundle: verify, map, and hand out. Never imports ONNX or the TVM compiler.
+"""Load a bundle: verify, read, and hand out. Never imports ONNX or the TVM compiler.
 
 Everything in the manifest is checked before it is used: digests of the files, CPU features, that
 every argument lies inside the arena or the weights, that segments cover the calls.
@@ -6,8 +6,6 @@ every argument lies inside the arena or the weights, that segments cover the cal
 
 from __future__ import annotations
 
-import ctypes
-import mmap
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -31,41 +29,45 @@ from tenantdl.bundle.manifest import (
     Plan,
     Segment,
 )
+from tenantdl.bundle.memory import allocate, seal
 from tenantdl.documents import read_bounded
 from tenantdl.errors import UserError
 from tenantdl.machine import this_machine
 
 MANIFEST_BYTES_MAX = 256 * 1024**2
-ARENA_BYTES_MAX = 64 * 1024**3
+ARENA_BYTES_MAX = WEIGHTS_BYTES_MAX = 64 * 1024**3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedBundle:
-    """A verified bundle: kernels in `library`; `weights` are the bytes of weights.bin,
-    mapped read-only and shared with every process that maps them (writing is a fault)."""
+    """A verified bundle: kernels in `library`; `weights` are the bytes of weights.bin, in memory
+    that forks share (writing is a fault)."""
 
     path: Path
     manifest: Manifest
     library: Library
     weights: NDArray[np.uint8]
-    _mapping: mmap.mmap | None
 
 
 def load_bundle(path: str | os.PathLike[str], *, verify: bool = True) -> LoadedBundle:
     """Open the bundle at `path`.
 
-    `verify=False` skips the digest of the weights only (a parent process has just checked them);
-    manifest and library are always checked. Raises UserError for anything that does not fit.
+    `verify=False` skips the digest of the weights only (of a bundle that this process has just
+    written); manifest and library are always checked. Raises UserError for anything that does not
+    fit.
     """
     folder = Path(path)
     manifest = read_manifest(folder)
     _check_machine(manifest, folder)
-    _check_digests(manifest, folder, with_weights=verify)
-    weights, mapping = _map_weights(folder / WEIGHTS)
+    with ThreadPoolExecutor(1) as pool:
+        digest = pool.submit(file_digest, folder / LIBRARY)
+        weights = _read_weights(folder / WEIGHTS)
+        if verify:
+            _check_digest(manifest, folder / WEIGHTS, blake3(weights.data).hexdigest())
+        _check_digest(manifest, folder / LIBRARY, digest.result())
     for plan in manifest.plans:
         _check_plan(plan, weights.size, folder)
-    library = Library(folder / LIBRARY)
-    return LoadedBundle(folder, manifest, library, weights, mapping)
+    return LoadedBundle(folder, manifest, Library(folder / LIBRARY), weights)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -114,14 +116,9 @@ def _check_machine(manifest: Manifest, folder: Path) -> None:
         )
 
 
-def _check_digests(manifest: Manifest, folder: Path, *, with_weights: bool) -> None:
-    names = [LIBRARY, WEIGHTS] if with_weights else [LIBRARY]
-    with ThreadPoolExecutor(len(names)) as pool:
-        for name, digest in zip(
-            names, pool.map(lambda n: file_digest(folder / n), names), strict=True
-        ):
-            if manifest.digests.get(name) != digest:
-                raise UserError("digest differs from the manifest's", where=str(folder / name))
+def _check_digest(manifest: Manifest, file: Path, digest: str) -> None:
+    if manifest.digests.get(file.name) != digest:
+        raise UserError("digest differs from the manifest's", where=str(file))
 
 
 def file_digest(file: Path) -> str:
@@ -135,16 +132,26 @@ def file_digest(file: Path) -> str:
         raise UserError(f"cannot be read: {error.strerror}", where=str(file)) from error
 
 
-def _map_weights(file: Path) -> tuple[NDArray[np.uint8], mmap.mmap | None]:
-    size = file.stat().st_size
-    if size == 0:
-        return np.empty(0, np.uint8), None
-    with file.open("rb") as stream:
-        mapping = mmap.mmap(stream.fileno(), size, prot=mmap.PROT_READ, flags=mmap.MAP_SHARED)
-    address = np.frombuffer(mapping, np.uint8).ctypes.data
-    # DLPack refuses arrays that say they are read-only; the pages themselves are.
-    pages = (ctypes.c_ubyte * size).from_address(address)
-    return np.ctypeslib.as_array(pages), mapping
+def _read_weights(file: Path) -> NDArray[np.uint8]:
+    try:
+        found = file.stat()
+        size = found.st_size
+        if not stat.S_ISREG(found.st_mode) or size > WEIGHTS_BYTES_MAX:
+            raise UserError(f"is not a file of up to {WEIGHTS_BYTES_MAX} bytes", where=str(file))
+        if size == 0:
+            return np.empty(0, np.uint8)
+        weights = allocate(size)
+        with file.open("rb", buffering=0) as stream:
+            done = 0
+            while count := stream.readinto(weights[done:].data):
+                done += count
+        if done < size:
+            raise UserError(f"ends after {done} of {size} bytes", where=str(file))
+        # DLPack refuses arrays that say they are read-only; the pages themselves are.
+        seal(weights)
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", where=str(file)) from error
+    return weights
 
 
 def _check_plan(plan: Plan, weights_bytes: int, folder: Path) -> None:

@@ -68,10 +68,6 @@ def rest() -> None:
     """There are no helpers."""
 
 
-def verify(bundle: str) -> None:
-    """There is nothing to check."""
-
-
 def open_programs(
     bundle: str, plans: Sequence[tuple[int, Sequence[memoryview]]]
 ) -> list[list[Program]]:

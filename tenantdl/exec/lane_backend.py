@@ -25,11 +25,6 @@ def rest() -> None:
     _cores.group().rest()
 
 
-def verify(bundle: str) -> None:
-    """Check all of the bundle at path `bundle`. Raises UserError."""
-    load_bundle(bundle)
-
-
 def open_programs(
     bundle: str, plans: Sequence[tuple[int, Sequence[memoryview]]]
 ) -> list[list[Runner]]:
@@ -38,8 +33,7 @@ def open_programs(
     Each plan is run once in memory of its own first, so that code and weights are warm. Raises
     UserError.
     """
-    # `verify` has just checked the weights' digest.
-    loaded = load_bundle(bundle, verify=False)
+    loaded = load_bundle(bundle)
     programs: list[list[Runner]] = []
     for number, arenas in plans:
         plan = loaded.manifest.plans[number]

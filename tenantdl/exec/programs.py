@@ -38,9 +38,6 @@ class Program(Protocol):
 class Backend(Protocol):
     """The module that programs come from."""
 
-    def verify(self, bundle: str) -> None:
-        """Check a bundle before any lane maps it. Raises UserError."""
-
     def pin(self, cores: Sequence[CoreId]) -> None:
         """Keep this thread on the first of `cores`, which programs may use from now on."""
 
@@ -69,7 +66,6 @@ class Loaded:
 def load(command: Load, slots_fd: int, arenas_fd: int, backend: Backend) -> list[Loaded]:
     """Open all programs of a layout. Raises what the backend raises."""
     layout = command.layout
-    backend.verify(layout.bundle)
     slots = Slots(layout, Mapping(slots_fd, layout.slots_bytes).memory)
     arenas = memoryview(Mapping(arenas_fd, layout.arenas_bytes).memory)
     plans = [

@@ -6,8 +6,6 @@ parked request keeps its runner, so a tenant has a few of them over one bundle.
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import NamedTuple
@@ -26,10 +24,9 @@ from tenantdl.bundle.manifest import (
     calls_of,
     variant_count,
 )
+from tenantdl.bundle.memory import allocate
 from tenantdl.errors import ExecutionError, UserError
 from tenantdl.exec.cores import group
-
-HUGE_PAGE_BYTES = 2 * 1024**2
 
 
 class Runner:
@@ -43,7 +40,7 @@ class Runner:
         self.plan = bundle.manifest.plans[0] if plan is None else plan
         self._bundle = bundle
         self._arena = (
-            _allocate(self.plan.arena_bytes) if arena is None else np.frombuffer(arena, np.uint8)
+            allocate(self.plan.arena_bytes) if arena is None else np.frombuffer(arena, np.uint8)
         )
         steps = [_steps(segment) for segment in self.plan.segments]
         self._steps = [step for own in steps for step in own]
@@ -150,16 +147,3 @@ def _slice(space: NDArray[np.uint8], offset: int, shape: tuple[int, ...], dtype:
     kind = np.dtype(dtype)
     nbytes = kind.itemsize * int(np.prod(shape, dtype=np.int64))
     return space[offset : offset + nbytes].view(kind).reshape(shape)
-
-
-def _allocate(nbytes: int) -> NDArray[np.uint8]:
-    """Zeroed memory aligned to a huge page, in huge pages where the system allows."""
-    size = max(nbytes, 1) + HUGE_PAGE_BYTES
-    mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        # Kernels without transparent huge pages refuse; ordinary pages serve then.
-        with contextlib.suppress(OSError):
-            mapping.madvise(mmap.MADV_HUGEPAGE)
-    memory = np.frombuffer(mapping, np.uint8)
-    start = -memory.ctypes.data % HUGE_PAGE_BYTES
-    return memory[start : start + max(nbytes, 1)]

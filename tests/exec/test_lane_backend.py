@@ -71,13 +71,13 @@ def test_pinning_keeps_the_process_on_its_core() -> None:
 
 
 def test_a_damaged_bundle_is_found_before_lanes_start(bundle: Path) -> None:
-    lane_backend.verify(str(bundle))
+    lane_backend.open_programs(str(bundle), [])
     weights = bundle / "weights.bin"
     good = weights.read_bytes()
     weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     try:
         with pytest.raises(UserError, match="digest"):
-            lane_backend.verify(str(bundle))
+            lane_backend.open_programs(str(bundle), [])
     finally:
         weights.write_bytes(good)
 
