@@ -3,8 +3,10 @@
 Costs in bundles were measured with warm caches and nothing beside; requests that come one by one
 find cores that sleep, caches that others have filled, and a daemon and a client on the same cores.
 A run on the daemon under a workload's load says how much that is: by model, how much longer blocks
-take than when they were compiled, and how much that varies; and what the quickest tenant's requests
-spend outside the lanes. Its arrivals are others (another seed) than those that are simulated later.
+take than when they were compiled (in the mean, since queues grow with that; on more cores than the
+fewest apart, who have to wait for each other), and how much that varies; and what the quickest
+tenant's requests spend outside the lanes. Its arrivals are others (another seed) than those that
+are simulated later.
 """
 
 from __future__ import annotations
@@ -30,11 +32,19 @@ from tenantdl.sim.simulate import model_of, moving
 from tenantdl.units import MS, US, Ns
 
 
-class Served(NamedTuple):
-    """Of a journal, by tenant: block times over what bundles say they cost; ns from the arrival of
-    requests at the scheduler to their completion."""
+class Block(NamedTuple):
+    """What a block took (ns), what its bundle says, and whether on more than the fewest cores."""
 
-    ratios: dict[TenantId, list[float]]
+    elapsed: int
+    cost: int
+    wide: bool
+
+
+class Served(NamedTuple):
+    """Of a journal, by tenant: its blocks; ns from requests reaching the scheduler to their
+    completion."""
+
+    blocks: dict[TenantId, list[Block]]
     inside: dict[TenantId, list[int]]
 
 
@@ -57,13 +67,14 @@ def calibrated(
             backend=backend,
         )
         served = read_served(journal)
-    if not served.ratios:
+    if not served.blocks:
         raise UserError(f"workload {workload.name}: nothing was served")
-    ratios: dict[ModelId, list[float]] = defaultdict(list)
+    blocks: dict[tuple[ModelId, bool], list[Block]] = defaultdict(list)
     for tenant in workload.tenant:
-        ratios[model_of(workload, tenant)] += served.ratios.get(TenantId(tenant.name), [])
-    medians = {model: float(np.median(found)) for model, found in ratios.items() if found}
-    spread = [x / median for model, median in medians.items() for x in ratios[model]]
+        for block in served.blocks.get(TenantId(tenant.name), []):
+            blocks[model_of(workload, tenant), block.wide].append(block)
+    slower = {key: _slower(found) for key, found in blocks.items()}
+    spread = [b.elapsed / b.cost / slower[key] for key, found in blocks.items() for b in found]
     low, high = (float(np.percentile(spread, q)) for q in (16, 84))
     quick = min(served.inside, key=lambda name: float(np.median(served.inside[name])))
     row = next(row for row in result.rows if row["tenant"] == quick)
@@ -75,14 +86,26 @@ def calibrated(
         request_us=round(outside[0], 2),
         request_p95_us=round(outside[1], 2),
         noise=round((high - low) / 2, 4),
-        slower={str(model): round(ratio, 4) for model, ratio in sorted(medians.items())},
+        slower=_by_model(slower, wide=False),
+        slower_wide=_by_model(slower, wide=True),
     )
+
+
+def _slower(blocks: list[Block]) -> float:
+    return sum(block.elapsed for block in blocks) / sum(block.cost for block in blocks)
+
+
+def _by_model(slower: dict[tuple[ModelId, bool], float], *, wide: bool) -> dict[str, float]:
+    """Who ran in one way only is as slow in the other."""
+    models = sorted({model for model, _ in slower})
+    found = {m: slower.get((m, wide), slower.get((m, not wide), 1.0)) for m in models}
+    return {str(model): round(factor, 4) for model, factor in found.items()}
 
 
 def read_served(journal: Path) -> Served:
     """What `journal` says of blocks and requests; of plans for one request each. Raises UserError
     if it is none."""
-    ratios: dict[TenantId, list[float]] = defaultdict(list)
+    blocks: dict[TenantId, list[Block]] = defaultdict(list)
     inside: dict[TenantId, list[int]] = defaultdict(list)
     arrived: dict[RequestId, tuple[RequestArrived, Ns]] = {}
     launches: dict[LaunchId, Launch] = {}
@@ -98,13 +121,13 @@ def read_served(journal: Path) -> Served:
                 if plan is not None:
                     variant = plan.variants[launch.variant]
                     known = [i for i, c in enumerate(variant.cores) if c <= len(launch.cores)]
-                    costs = variant.costs[known[-1] if known else 0]
-                    cost = sum(costs[event.begin : event.end])
-                    ratios[request.tenant].append(event.elapsed / max(1, cost))
+                    place = known[-1] if known else 0
+                    cost = max(1, sum(variant.costs[place][event.begin : event.end]))
+                    blocks[request.tenant].append(Block(event.elapsed, cost, place > 0))
             for command in commands:
                 if isinstance(command, Launch):
                     launches[command.launch] = command
                 elif isinstance(command, Complete) and command.request in arrived:
                     request, at = arrived.pop(command.request)
                     inside[request.tenant].append(now - at)
-    return Served(dict(ratios), dict(inside))
+    return Served(dict(blocks), dict(inside))

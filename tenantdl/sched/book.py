@@ -26,7 +26,8 @@ _LEVEL_WEIGHT = 16
 
 
 class Book:
-    """All state of a scheduler. `wakeup`: when the policy wants to be asked again."""
+    """All state of a scheduler. `late`: how many of the `requests` are. `wakeup`: when the policy
+    wants to be asked again."""
 
     def __init__(self, config: SchedulerConfig, rank: RankFunction) -> None:
         self.config = config

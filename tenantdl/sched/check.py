@@ -11,6 +11,8 @@ def check(book: Book) -> None:
     """Raise InvariantError unless everything is in exactly one place."""
     for request in book.requests.values():
         _check_place(book, request)
+    if book.late != sum(request.late for request in book.requests.values()):
+        raise InvariantError(f"{book.late} requests are said to be late, others are")
     _check_models_and_tenants(book)
     _check_cores(book)
     for lane in book.lanes.values():

@@ -77,15 +77,19 @@ def narrowed(spec: PlanSpec, cores: tuple[int, ...]) -> PlanSpec:
     )
 
 
-def slowed(spec: PlanSpec, factor: float) -> PlanSpec:
-    """`spec` where everything takes `factor` times as long."""
-    if factor == 1:
+def slowed(spec: PlanSpec, narrow: float, wide: float) -> PlanSpec:
+    """`spec` where everything takes `narrow` times as long on the fewest cores, `wide` times on
+    more."""
+    if narrow == wide == 1:
         return spec
     return PlanSpec(
         tuple(
             msgspec.structs.replace(
                 variant,
-                costs=tuple(tuple(round(cost * factor) for cost in row) for row in variant.costs),
+                costs=tuple(
+                    tuple(round(cost * (wide if place else narrow)) for cost in row)
+                    for place, row in enumerate(variant.costs)
+                ),
             )
             for variant in spec.variants
         )

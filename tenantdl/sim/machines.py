@@ -18,6 +18,7 @@ _FOLDER = Path(__file__).parent / "machines"
 _AHEAD_US = 20
 
 Micros = Annotated[float, Meta(ge=0, le=1e6)]
+Factor = Annotated[float, Meta(gt=0, le=1000)]
 
 
 class MachineFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -26,7 +27,8 @@ class MachineFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     with more or fewer cores, of starting with fewer than wanted, of going on in another lane;
     `request_us`: of a request outside the lanes (the median; one in twenty takes `request_p95_us`
     or more), `request_mb_us`: of each megabyte of its input.
-    `slower`: by model, how much longer compiled ones take than their bundles say, when served.
+    `slower`: by model, how much longer compiled ones take than their bundles say, when served;
+    `slower_wide`: the same on more cores than the fewest (where it is not said, as `slower`).
     `contention`: strength of interference (1: as in the profiles); `noise`: standard deviation of
     block times, relative.
     `source`: "declared", or what was measured."""
@@ -48,7 +50,8 @@ class MachineFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     request_mb_us: Micros = 0.0
     contention: Annotated[float, Meta(ge=0, le=10)] = 1.0
     noise: Annotated[float, Meta(ge=0, le=1)] = 0.0
-    slower: dict[str, Annotated[float, Meta(gt=0, le=1000)]] = {}
+    slower: dict[str, Factor] = {}
+    slower_wide: dict[str, Factor] = {}
 
     @property
     def ahead(self) -> bool:

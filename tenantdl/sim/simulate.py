@@ -165,7 +165,9 @@ def _plan(workload: Workload, tenant: TenantSection, scenario: Scenario) -> Plan
         plan = profile(name, machine.contention, scenario.scale, scenario.versions)
         return plan if scenario.tables is None else _told(plan, scenario.tables[ModelId(name)])
     plan = narrowed(bundle_plan(workload.bundle_path(tenant)), workload.scheduler.cores)
-    return slowed(plan, scenario.machine.slower.get(str(model_of(workload, tenant)), 1.0))
+    machine, name = scenario.machine, str(model_of(workload, tenant))
+    narrow = machine.slower.get(name, 1.0)
+    return slowed(plan, narrow, machine.slower_wide.get(name, narrow))
 
 
 def _told(plan: PlanSpec, tables: Sequence[tuple[int, tuple[int, ...]]]) -> PlanSpec:

@@ -15,7 +15,7 @@ from tenantdl.sched.config import (
     one_core_plan,
 )
 from tenantdl.sched.messages import LaneReady, Launch, RequestArrived
-from tenantdl.sched.plans import compiled_batches, compiled_plan, core_load
+from tenantdl.sched.plans import compiled_batches, compiled_plan, core_load, slowed
 from tenantdl.sched.scheduler import Scheduler
 from tenantdl.units import MS, SECOND, Ns
 
@@ -43,6 +43,13 @@ def test_variants_bring_costs_by_cores_that_all_have() -> None:
 def test_a_pressed_variant_is_slowed_down_and_never_sped_up() -> None:
     spec = compiled_plan(_plan(_variant((1,), (40, 60)), _variant((1,), (20, 20))))
     assert [v.slowdowns for v in spec.variants] == [(1000, 1250), (1000, 1000)]
+
+
+def test_one_core_and_several_are_slowed_down_apart() -> None:
+    spec = PlanSpec((VariantSpec((1, 2, 4), ((40, 20), (30, 10), (20, 10))),))
+    (variant,) = slowed(spec, 1.5, 2.0).variants
+    assert variant.costs == ((60, 30), (60, 20), (40, 20))
+    assert slowed(spec, 1.0, 1.0) == spec
 
 
 def test_plans_of_equal_shapes_run_requests_together() -> None:
