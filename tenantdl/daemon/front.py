@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tenantdl.daemon.protocol.grpc_server import GrpcServer
 
 _MESSAGE_BYTES_LEAST = 4 * 1024**2
+# How long an idle connection is kept: rare clients should not find theirs closed.
+_IDLE_S = 75
 
 
 class Listening(NamedTuple):
@@ -123,6 +125,7 @@ def _uvicorn(section: ServerSection, gate: Gate, app: Starlette) -> uvicorn.Serv
         server_header=False,
         proxy_headers=False,
         limit_concurrency=section.connections_max,
+        timeout_keep_alive=_IDLE_S,
         timeout_graceful_shutdown=5,
         ssl_certfile=section.tls_cert,
         ssl_keyfile=section.tls_key,

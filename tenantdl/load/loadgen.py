@@ -108,16 +108,28 @@ class _Client:
         self.statuses: Counter[int] = Counter()
 
     def send(self) -> None:
-        if not hasattr(self._own, "connection"):
-            self._own.connection = http.client.HTTPConnection(self._address)
+        kept = hasattr(self._own, "connection") and self._own.connection.sock is not None
         try:
-            self._own.connection.request("POST", self._path, self._body, self._headers)
-            response = self._own.connection.getresponse()
-            response.read()
-            self.statuses[response.status] += 1
+            try:
+                status = self._ask()
+            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+                if not kept:
+                    raise
+                # Servers close what was idle for long; clients ask again then.
+                self._own.connection.close()
+                status = self._ask()
+            self.statuses[status] += 1
         except (OSError, http.client.HTTPException):
             self._own.connection.close()
             self.statuses[0] += 1
+
+    def _ask(self) -> int:
+        if not hasattr(self._own, "connection"):
+            self._own.connection = http.client.HTTPConnection(self._address)
+        self._own.connection.request("POST", self._path, self._body, self._headers)
+        response = self._own.connection.getresponse()
+        response.read()
+        return int(response.status)
 
 
 def _test(task: LoadgenTask, folder: Path) -> LoadgenResult:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from tenantdl.bench.serving import second_opinion
 from tenantdl.errors import UserError
 from tenantdl.load import loadgen
+from tenantdl.load.issuer import Stream
 from tenantdl.load.workload import Workload, parse_workload
 from tenantdl.machine import usable_cores
 from tests.exec.fake_lane_backend import fake_bundle
@@ -58,3 +61,28 @@ def test_loadgen_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) 
 def test_figures_are_read_from_the_detailed_log() -> None:
     text = 'noise\n:::MLLOG {"key": "result_validity", "value": "VALID", "time_ms": 1}\n'
     assert loadgen._figures(text) == {"result_validity": "VALID"}
+
+
+def test_a_connection_that_was_closed_while_idle_is_opened_again(tmp_path: Path) -> None:
+    body = tmp_path / "body"
+    body.write_bytes(b"x")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            for _ in range(2):  # each connection is good for one answer
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+        server = threading.Thread(target=serve, daemon=True)
+        server.start()
+        url = "http://{}:{}".format(*listener.getsockname())
+        stream = Stream("a", "/infer", str(body), 0, [])
+        client = loadgen._Client(loadgen.LoadgenTask(url, stream, rate=1, duration_s=1, seed=1))
+        client.send()
+        client.send()
+        server.join(5)
+    assert client.statuses == {200: 2}
+    client.send()  # nobody listens any more: that counts
+    assert client.statuses == {200: 2, 0: 1}
