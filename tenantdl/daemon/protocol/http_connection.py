@@ -116,7 +116,8 @@ class Connection(HttpToolsProtocol):
             self._expect()
         if self._to_come > _LARGE_BYTES and self.scheme == "http":
             if self._inference.ignored:
-                self._switch(BodyIgnorer(self, self._to_come))
+                file = self.transport.get_extra_info("socket").fileno()
+                self._switch(BodyIgnorer(self, self._to_come, file))
             elif (room := self._inference.room()) is not None:
                 self._switch(BodyReader(self, room))
 
