@@ -98,7 +98,7 @@ def _slower(blocks: list[Block]) -> float:
 def _by_model(slower: dict[tuple[ModelId, bool], float], *, wide: bool) -> dict[str, float]:
     """Who ran in one way only is as slow in the other."""
     models = sorted({model for model, _ in slower})
-    found = {m: slower.get((m, wide), slower.get((m, not wide), 1.0)) for m in models}
+    found = {m: slower.get((m, wide)) or slower[m, not wide] for m in models}
     return {str(model): round(factor, 4) for model, factor in found.items()}
 
 

@@ -52,8 +52,8 @@ class LoadedBundle:
 def load_bundle(path: str | os.PathLike[str], *, verify: bool = True) -> LoadedBundle:
     """Open the bundle at `path`.
 
-    `verify=False` skips the digest of the weights only (of a bundle that this process has just
-    written); manifest and library are always checked. Raises UserError for anything that does not
+    `verify=False` skips the digest of the weights only (of a bundle that was just written or
+    checked); manifest and library are always checked. Raises UserError for anything that does not
     fit.
     """
     folder = Path(path)

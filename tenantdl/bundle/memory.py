@@ -16,20 +16,20 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
-_HUGE_PAGE_BYTES = 2 * 1024**2
+HUGE_PAGE_BYTES = 2 * 1024**2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def allocate(nbytes: int) -> NDArray[np.uint8]:
     """`nbytes` zeros, aligned to a huge page. Raises OSError where there is no memory."""
-    size = max(nbytes, 1) + _HUGE_PAGE_BYTES
+    size = max(nbytes, 1) + HUGE_PAGE_BYTES
     mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         # Kernels without transparent huge pages refuse; ordinary pages serve then.
         with contextlib.suppress(OSError):
             mapping.madvise(mmap.MADV_HUGEPAGE)
     memory = np.frombuffer(mapping, np.uint8)
-    start = -memory.ctypes.data % _HUGE_PAGE_BYTES
+    start = -memory.ctypes.data % HUGE_PAGE_BYTES
     return memory[start : start + max(nbytes, 1)]
 
 

@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenantdl.bundle.manifest import ALIGNMENT, Plan
+from tenantdl.bundle.memory import HUGE_PAGE_BYTES
 
 Array = NDArray[Any]
 
 _PROGRESS = struct.Struct("<Q")
 _PAGE = 4096
-_HUGE_PAGE = 2 * 1024**2
 
 
 class Mapping:
@@ -106,7 +106,7 @@ def lay_out(bundle: str, plans: Sequence[Plan], slots: int, arenas: int) -> Mode
             places.append(place)
             offset = _up(offset + _nbytes(place), ALIGNMENT)
         slot_bytes = max(slot_bytes, _up(offset, _PAGE))
-        each = _up(max(plan.arena_bytes, 1), _HUGE_PAGE)
+        each = _up(max(plan.arena_bytes, 1), HUGE_PAGE_BYTES)
         offsets = tuple(arenas_bytes + index * each for index in range(arenas))
         arenas_bytes += arenas * each
         inputs, outputs = places[: len(plan.inputs)], places[len(plan.inputs) :]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from nets import Net
 
 import tenantdl
 from tenantdl.bundle.library import Library
-from tenantdl.bundle.load import load_bundle
+from tenantdl.bundle.load import WEIGHTS_BYTES_MAX, load_bundle
 from tenantdl.compile.pipeline import compile_model
 from tenantdl.errors import UserError
 
@@ -78,6 +79,20 @@ def test_flipped_byte(bundle: Path, name: str) -> None:
 def test_missing_file(bundle: Path, name: str) -> None:
     (bundle / name).unlink()
     with pytest.raises(UserError, match=name):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "huge"])
+def test_weights_that_are_no_file_of_some_size_are_not_read(bundle: Path, kind: str) -> None:
+    """No memory is taken for what a bundle only says it has; a pipe is not waited for."""
+    file = bundle / "weights.bin"
+    file.unlink()
+    if kind == "pipe":
+        os.mkfifo(file)
+    else:
+        with file.open("wb") as stream:
+            stream.truncate(WEIGHTS_BYTES_MAX + 1)
+    with pytest.raises(UserError, match=r"weights\.bin: is not a file of up to"):
         load_bundle(bundle)
 
 

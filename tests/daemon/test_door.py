@@ -27,6 +27,15 @@ def behind(scheduler: Scheduler, big: float, small: float) -> Door:
     return Door(scheduler.book, {n: open_tenant(section) for n, section in sections.items()})
 
 
+def holding(count: int, due: float) -> Scheduler:
+    """So many big requests are inside, all due by then."""
+    scheduler = make(big_queue=512)
+    now = time.monotonic_ns() / MS
+    for number in range(count):
+        arrive(scheduler, number, "big", now, now + due, now + 20_000)
+    return scheduler
+
+
 def test_a_few_come_in_unasked() -> None:
     narrow = door(1, 1)
     assert [narrow.enter(*BIG) for _ in range(3)] == [True] * 2 + [False]
@@ -55,10 +64,7 @@ def test_others_bodies_leave_a_tenant_its_portion() -> None:
 
 
 def test_many_inside_close_it_too() -> None:
-    scheduler = make(big_queue=64, small_queue=64)
-    now = time.monotonic_ns() / MS
-    for number in range(20):
-        arrive(scheduler, number, "big", now, now + 10_000, now + 20_000)
+    scheduler = holding(20, 10_000)
     soon = behind(scheduler, 300, 10)
     # 300 ms of work that is due later does not stand in the way of who is in a hurry.
     assert soon.enter(*SMALL) and soon.enter(*BIG)
@@ -68,10 +74,7 @@ def test_many_inside_close_it_too() -> None:
 
 
 def test_the_late_inside_keep_nobody_out() -> None:
-    scheduler = make(big_queue=512, small_queue=8)
-    now = time.monotonic_ns() / MS
-    for number in range(200):
-        arrive(scheduler, number, "big", now, now + 2500, now + 20_000)
+    scheduler = holding(200, 2500)
     # 3 s of work by 2.8.
     full = behind(scheduler, 2800, 2800)
     assert not full.enter(*BIG)

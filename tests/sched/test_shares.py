@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tenantdl.ids import CoreId, LaneId, ModelId, TenantId
+from tenantdl.ids import CoreId, LaneId, ModelId, RequestId, TenantId
 from tenantdl.sched.book import Book
 from tenantdl.sched.config import (
     LaneSpec,
@@ -13,9 +13,11 @@ from tenantdl.sched.config import (
     TenantSpec,
     one_core_plan,
 )
+from tenantdl.sched.messages import BlockFinished, LaunchId, Tick
 from tenantdl.sched.placing import urgency
 from tenantdl.sched.policies.joint import over_share
-from tenantdl.units import SECOND, Ns
+from tenantdl.units import MS, SECOND, Ns
+from tests.sched.test_scheduler import arrive, make, started
 
 # Core time a second, in 1/1000 of one core: more than two cores in all.
 LOADS = {"light": 20, "photos": 100, "heavy": 2900}
@@ -54,6 +56,22 @@ def test_only_who_takes_far_more_than_it_said_is_over(
         said = round(seconds * SECOND)
         book.charge(book.tenants[TenantId(name)], slower * said, said, Ns(0))
     assert {name for name in book.tenants if over_share(book, name)} == over
+
+
+def test_a_block_is_charged_as_it_was_and_as_it_was_said() -> None:
+    s = make("tenantdl")
+    arrive(s, 1, "big", 0, 900)
+    started(s, 1, 0)
+    event = BlockFinished(
+        LaneId(0), LaunchId(1), RequestId(1), 0, 2, Ns(20 * MS), Ns(20 * MS), LaunchId(1)
+    )
+    s.handle(event, Ns(20 * MS))
+    # Two segments of 1.5 ms.
+    tenant = s.book.tenants[TenantId("big")]
+    assert (tenant.used, tenant.got) == (20 * MS, 3 * MS)
+    s.handle(Tick(), Ns(SECOND))
+    s.book.charge(s.book.tenants[TenantId("small")], 0, 0, Ns(SECOND))
+    assert (tenant.used, tenant.got) == (10 * MS, 3 * MS // 2)
 
 
 def test_a_share_is_strict() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tenantdl.load.workload import Workload, parse_workload
+from tenantdl.sched.config import RESERVE
 from tenantdl.sched.costs import PlanCosts
 from tenantdl.sched.journal import entry_line, header_line, replay
 from tenantdl.sched.policies.names import POLICIES
@@ -141,3 +142,11 @@ def test_a_run_without_hope_is_cut_short() -> None:
     full = run(scenario("prema", rate=2000, requests=300))
     cut = run(scenario("prema", rate=2000, requests=300), misses_max=10)
     assert len(cut.outcome.answers) < len(full.outcome.answers) / 2
+
+
+@pytest.mark.parametrize(("handover_us", "reserve"), [(5.0, 0), (75.0, RESERVE)])
+def test_lanes_that_are_told_ahead_keep_the_reserve_that_a_daemon_keeps(
+    handover_us: float, reserve: int
+) -> None:
+    config = scheduler_config(scenario("tenantdl", handover_us=handover_us))
+    assert (config.ahead, config.reserve) == (reserve > 0, reserve)

@@ -47,8 +47,6 @@ _OVER, _SECONDS = 2, 2
 # Launches on more cores than needed have so many times fewer blocks; and so have all for a while
 # after somebody wide came, who cannot have its cores before other launches end.
 _BRIEF, _WIDE = 4, Ns(SECOND)
-
-
 # Hopeless requests inside, for a core, that are a sign of more load than can be borne.
 _LATE_MANY = 6
 
