@@ -9,9 +9,10 @@ import pytest
 
 from tenantdl.bench import policies
 from tenantdl.bench.envelope import read_results
-from tenantdl.bench.in_service import calibrated
+from tenantdl.bench.in_service import Block, _by_model, _slower, calibrated
 from tenantdl.bench.machine import write
 from tenantdl.cli.bench import COMPARED
+from tenantdl.ids import ModelId
 from tenantdl.load.workload import Workload, parse_workload
 from tenantdl.machine import usable_cores
 from tenantdl.sim.machines import load_machine
@@ -110,6 +111,15 @@ def test_a_machine_is_calibrated_by_what_it_serves(make: object, tmp_path: Path)
     assert slow[0] - slow[1] == pytest.approx(
         8 * (found.slower["fake:8:1000"] - 1) + found.request_us / 1000, rel=0.5
     )
+
+
+def test_what_blocks_take_is_their_mean_on_one_core_and_on_more() -> None:
+    # Most as long as was said, one interrupted: queues feel it.
+    blocks = [Block(10, 10, wide=False)] * 3 + [Block(50, 10, wide=False)]
+    assert _slower(blocks) == 2
+    slower = {(ModelId("a"), False): 2.0, (ModelId("b"), True): 3.0, (ModelId("a"), True): 4.0}
+    assert _by_model(slower, wide=False) == {"a": 2.0, "b": 3.0}
+    assert _by_model(slower, wide=True) == {"a": 4.0, "b": 3.0}
 
 
 def _plain(folder: Path) -> str:

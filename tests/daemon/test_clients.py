@@ -10,17 +10,19 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 import tritonclient.http.aio as triton_http_aio
+from starlette.applications import Starlette
 from tritonclient.utils import InferenceServerException, shared_memory
 
 from tenantdl.daemon import running_daemon
-from tenantdl.daemon.front import check_binding
+from tenantdl.daemon.front import _uvicorn, check_binding
+from tenantdl.daemon.protocol.inference import Gate
 from tenantdl.errors import UserError
 from tenantdl.load.sections import ServerSection
 from tenantdl.load.workload import parse_workload
@@ -254,3 +256,8 @@ def test_only_this_machine_unless_told_otherwise() -> None:
             check_binding(ServerSection(host=host))
         check_binding(ServerSection(host=host, insecure=True))
         check_binding(ServerSection(host=host, tls_cert="c", tls_key="k"))
+
+
+def test_rare_clients_find_their_connections_open() -> None:
+    server = _uvicorn(ServerSection(), cast(Gate, None), Starlette())
+    assert server.config.timeout_keep_alive >= 60

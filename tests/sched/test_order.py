@@ -10,9 +10,9 @@ from tenantdl.sched.scheduler import Scheduler
 from tests.sched.test_scheduler import arrive, finished, make, started
 
 
-def busy(policy: str) -> Scheduler:
+def busy(policy: str, *, ahead: bool = True) -> Scheduler:
     """One lane, in the first of the two blocks of a small request."""
-    s = make(policy, arenas=16, big_queue=64)
+    s = make(policy, arenas=16, big_queue=64, ahead=ahead)
     arrive(s, 1, "small", 0, 20)
     started(s, 1, 0)
     return s
@@ -27,6 +27,17 @@ def test_who_has_to_start_first_is_first(policy: str, first: int) -> None:
     (launch,) = finished(s, 1, 1, 0, 1.5, next=1)
     assert isinstance(launch, Launch)
     assert launch.request == RequestId(first)
+
+
+def test_who_is_due_first_is_first_where_lanes_are_not_told_ahead() -> None:
+    s = busy("tenantdl", ahead=False)
+    arrive(s, 2, "big", 0.1, 60)
+    arrive(s, 3, "small", 0.2, 50)
+    finished(s, 1, 1, 0, 1.5, next=None)
+    started(s, 2, 1.5)
+    _, launch = finished(s, 2, 1, 1, 3, next=None)  # a block at a time
+    assert isinstance(launch, Launch)
+    assert launch.request == RequestId(3)
 
 
 @pytest.mark.parametrize(("late", "first"), [(6, 2), (7, 3)])

@@ -8,11 +8,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from tenantdl.load.published import on_bundles
 from tenantdl.load.workload import Workload, parse_workload
-from tenantdl.sched.config import RESERVE
+from tenantdl.sched.config import RESERVE, PlanSpec, VariantSpec
 from tenantdl.sched.costs import PlanCosts
 from tenantdl.sched.journal import entry_line, header_line, replay
 from tenantdl.sched.policies.names import POLICIES
+from tenantdl.sim import simulate
 from tenantdl.sim.contention import CONTENTION
 from tenantdl.sim.machines import MachineFile, load_machine
 from tenantdl.sim.profiles import profile
@@ -150,3 +152,15 @@ def test_lanes_that_are_told_ahead_keep_the_reserve_that_a_daemon_keeps(
 ) -> None:
     config = scheduler_config(scenario("tenantdl", handover_us=handover_us))
     assert (config.ahead, config.reserve) == (reserve > 0, reserve)
+
+
+@pytest.mark.parametrize(("said", "wide"), [({}, 30), ({"tiny": 2.0}, 20)])
+def test_compiled_models_are_slowed_down_as_a_machine_file_says(
+    monkeypatch: pytest.MonkeyPatch, said: dict[str, float], wide: int
+) -> None:
+    plan = PlanSpec((VariantSpec((1, 2), ((20,), (10,))),))
+    monkeypatch.setattr(simulate, "bundle_plan", lambda path: plan)
+    start = scenario("tenantdl", slower={"tiny": 3.0}, slower_wide=said)
+    config = scheduler_config(dataclasses.replace(start, workload=on_bundles(WORKLOAD)))
+    costs = {m.model: m.plans[0].variants[0].costs for m in config.models}
+    assert costs == {"tiny": ((60,), (wide,)), "google": ((20,), (10,))}
