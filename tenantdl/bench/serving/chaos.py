@@ -38,8 +38,6 @@ from tenantdl.units import MS, SECOND, from_ms, to_seconds
 LANE = "tenantdl-lane"
 # The stretch without injuries, and how long after one latency may be out of the ordinary.
 _CALM_SHARE, RECOVERY_NS = 0.15, 1 * SECOND
-# What is due so shortly before an injury, or within its target, may have been hit by it.
-_MARGIN_NS = SECOND // 4
 # Afterwards the 99th percentile may be this much above normal, or within its target.
 _NORMAL = 1.5
 
@@ -192,8 +190,8 @@ def _injured(injuries: Sequence[Injury], settings: Settings) -> Check:
 
 def recovery(workload: Workload, outcome: Outcome, injuries: Sequence[Injury]) -> list[Check]:
     """For each tenant: the 99th percentile of what was due a second or more after the last injury,
-    beside that of what was due before the first. What the next injury may have hit belongs to that
-    one."""
+    beside that of what was due before the first. What was due within its target before the next
+    injury may have been hit by that, and belongs to it."""
     if not injuries:
         raise ExecutionError("no lane was injured: the load was over too soon")
     times = np.array([injury.at - outcome.begun for injury in injuries])
@@ -207,7 +205,7 @@ def recovery(workload: Workload, outcome: Outcome, injuries: Sequence[Injury]) -
         last = np.searchsorted(times, due, side="right") - 1
         since = due - times[np.maximum(last, 0)]
         ahead = np.append(times, np.iinfo(np.int64).max)[last + 1]
-        undisturbed = ahead - due > min(from_ms(tenant.qos_ms), _MARGIN_NS)
+        undisturbed = ahead - due > from_ms(tenant.qos_ms)
         after = waits[(last >= 0) & (since >= RECOVERY_NS) & undisturbed] if len(own) else waits
         if len(before) == 0 or len(after) == 0:
             checks.append(Check(f"{tenant.name}: p99 is normal again", False, "too few requests"))
@@ -217,7 +215,8 @@ def recovery(workload: Workload, outcome: Outcome, injuries: Sequence[Injury]) -
             Check(
                 f"{tenant.name}: p99 is normal {to_seconds(RECOVERY_NS):g} s after an injury",
                 now <= max(_NORMAL * normal, tenant.qos_ms),
-                f"{now:.1f} ms after, {normal:.1f} ms before any (target {tenant.qos_ms:g} ms)",
+                f"{now:.1f} ms of {len(after)} after, {normal:.1f} ms of {len(before)} before any"
+                f" (target {tenant.qos_ms:g} ms)",
             )
         )
     return checks

@@ -1,4 +1,5 @@
-"""A large body over HTTP is received where it stays."""
+"""How bytes of a connection over HTTP are received: heads in small pieces, a large body where it
+stays."""
 
 from __future__ import annotations
 
@@ -7,6 +8,9 @@ import ctypes
 import socket
 from typing import Protocol
 
+# Where heads come to, of all connections, and what of a body comes along. Event loops read four
+# times as much at once, and copy it into memory that is new each time.
+_HEADS = memoryview(bytearray(64 * 1024))
 # Where bodies go that nobody wants, all of them.
 _NOWHERE = memoryview(bytearray(256 * 1024))
 _AWAY = socket.MSG_TRUNC | socket.MSG_DONTWAIT
@@ -16,6 +20,9 @@ _libc.recv.restype = ctypes.c_ssize_t
 
 class Owner(Protocol):
     """The connection that it belongs to."""
+
+    def data_received(self, data: bytes) -> None:
+        """More of a request."""
 
     def body_filled(self, count: int) -> None:
         """So many bytes of the body have come."""
@@ -33,20 +40,19 @@ class Owner(Protocol):
         """It reads again."""
 
 
-class BodyReader(asyncio.BufferedProtocol):
-    """Stands in for a connection while the rest of a large body comes."""
+class HeadReader(asyncio.BufferedProtocol):
+    """Stands in for a connection while it waits for requests."""
 
-    def __init__(self, connection: Owner, room: memoryview) -> None:
-        self._connection, self._room = connection, room
+    def __init__(self, connection: Owner) -> None:
+        self._connection = connection
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where it goes."""
-        return self._room
+        return _HEADS
 
     def buffer_updated(self, count: int) -> None:
         """So much has come."""
-        self._room = self._room[count:]
-        self._connection.body_filled(count)
+        self._connection.data_received(_HEADS[:count].tobytes())
 
     def eof_received(self) -> None:
         """The client says no more."""
@@ -63,6 +69,23 @@ class BodyReader(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """As the connection."""
         self._connection.resume_writing()
+
+
+class BodyReader(HeadReader):
+    """The same while the rest of a large body comes."""
+
+    def __init__(self, connection: Owner, room: memoryview) -> None:
+        super().__init__(connection)
+        self._room = room
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where it goes."""
+        return self._room
+
+    def buffer_updated(self, count: int) -> None:
+        """So much has come."""
+        self._room = self._room[count:]
+        self._connection.body_filled(count)
 
 
 class BodyIgnorer(BodyReader):

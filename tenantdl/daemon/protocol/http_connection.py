@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tenantdl.daemon.eager import begin
 from tenantdl.daemon.protocol.codings import CODINGS
-from tenantdl.daemon.protocol.http_body import BodyIgnorer, BodyReader
+from tenantdl.daemon.protocol.http_body import BodyIgnorer, BodyReader, HeadReader
 from tenantdl.daemon.protocol.http_infer import Head, HttpInference, read_head
 from tenantdl.daemon.protocol.inference import Gate
 
@@ -58,6 +58,9 @@ class Connection(HttpToolsProtocol):
         """A client has come; it must not take forever to say what it wants."""
         super().connection_made(transport)
         self._heads: dict[bytes, Head] = {}
+        self._reader = HeadReader(self)
+        if self.scheme == "http":
+            transport.set_protocol(self._reader)
         self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -139,7 +142,7 @@ class Connection(HttpToolsProtocol):
         if self._inference is not None:
             self._inference.filled(count)
         if not self._to_come:
-            self._switch(self)
+            self._switch(self._reader)
             self._arrived()
 
     def _switch(self, protocol: asyncio.BaseProtocol) -> None:
