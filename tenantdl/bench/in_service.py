@@ -4,14 +4,15 @@ Costs in bundles were measured with warm caches and nothing beside; requests tha
 find cores that sleep, caches that others have filled, and a daemon and a client on the same cores.
 A run on the daemon under a workload's load says how much that is: by model, how much longer blocks
 take than when they were compiled (in the mean, since queues grow with that; on more cores than the
-fewest apart, who have to wait for each other), and how much that varies; and what the quickest
-tenant's requests spend outside the lanes. Its arrivals are others (another seed) than those that
-are simulated later.
+fewest apart, who have to wait for each other), and how that spreads (most take a little less than
+the mean, one in twenty twice as long); and what the quickest tenant's requests spend outside the
+lanes. Its arrivals are others (another seed) than those that are simulated later.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -23,13 +24,19 @@ from tenantdl.bench import qos
 from tenantdl.errors import UserError
 from tenantdl.exec.lane_pool import BACKEND
 from tenantdl.ids import ModelId, RequestId, TenantId
+from tenantdl.load.issuer import OK, Sample
+from tenantdl.load.published import on_bundles
 from tenantdl.load.workload import Workload
 from tenantdl.sched.journal import read
 from tenantdl.sched.messages import BlockFinished, Complete, Launch, LaunchId, RequestArrived
 from tenantdl.sched.policies.names import DEFAULT
 from tenantdl.sim.machines import MachineFile
 from tenantdl.sim.simulate import model_of, moving
-from tenantdl.units import MS, US, Ns
+from tenantdl.units import US, Ns
+
+
+# Equal parts that the spread of block times is told by.
+_SPREAD_PARTS = 40
 
 
 class Block(NamedTuple):
@@ -41,8 +48,8 @@ class Block(NamedTuple):
 
 
 class Served(NamedTuple):
-    """Of a journal, by tenant: its blocks; ns from requests reaching the scheduler to their
-    completion."""
+    """Of a journal, by tenant: its blocks; of completed requests, in the order of their arrival, ns
+    from reaching the scheduler to completion."""
 
     blocks: dict[TenantId, list[Block]]
     inside: dict[TenantId, list[int]]
@@ -56,6 +63,7 @@ def calibrated(
     backend: str = BACKEND,
 ) -> MachineFile:
     """`machine` with what a run of `workload` on the daemon says of it. Raises UserError."""
+    workload = on_bundles(workload)
     with TemporaryDirectory(prefix="tenantdl-served-") as folder:
         journal = Path(folder) / "journal.jsonl"
         result = qos.run(
@@ -75,20 +83,34 @@ def calibrated(
             blocks[model_of(workload, tenant), block.wide].append(block)
     slower = {key: _slower(found) for key, found in blocks.items()}
     spread = [b.elapsed / b.cost / slower[key] for key, found in blocks.items() for b in found]
-    low, high = (float(np.percentile(spread, q)) for q in (16, 84))
     quick = min(served.inside, key=lambda name: float(np.median(served.inside[name])))
-    row = next(row for row in result.rows if row["tenant"] == quick)
-    tenant = next(tenant for tenant in workload.tenant if tenant.name == quick)
-    known = float(np.median(served.inside[quick])) + moving(machine, workload, tenant)
-    outside = [max(0.0, (row[q] * MS - known) / US) for q in ("p50_ms", "p95_ms")]
+    number = next(i for i, tenant in enumerate(workload.tenant) if tenant.name == quick)
+    moved = moving(machine, workload, workload.tenant[number])
+    outside = [n - moved for n in _outside(served.inside[quick], result.samples, number)]
+    median, p95 = (max(0.0, float(np.percentile(outside, q)) / US) for q in (50, 95))
     return msgspec.structs.replace(
         machine,
-        request_us=round(outside[0], 2),
-        request_p95_us=round(outside[1], 2),
-        noise=round((high - low) / 2, 4),
+        request_us=round(median, 2),
+        request_p95_us=round(p95, 2),
+        spread=_parts(spread),
         slower=_by_model(slower, wide=False),
         slower_wide=_by_model(slower, wide=True),
     )
+
+
+def _parts(spread: list[float]) -> tuple[float, ...]:
+    """The means of equal parts of `spread`, ascending."""
+    parts = np.array_split(np.sort(spread), min(len(spread), _SPREAD_PARTS))
+    return tuple(round(float(part.mean()), 4) for part in parts)
+
+
+def _outside(inside: list[int], samples: Sequence[Sample], stream: int) -> list[int]:
+    """Ns that a tenant's requests spent outside the scheduler: as its client saw them, without what
+    they were `inside`. They reach it as they were sent; some came before, to warm up."""
+    own = [s for s in samples if s.stream == stream and s.status == OK]
+    own.sort(key=lambda sample: sample.scheduled + sample.delay)
+    pairs = zip(reversed(own), reversed(inside), strict=False)
+    return [sample.latency - ns for sample, ns in pairs]
 
 
 def _slower(blocks: list[Block]) -> float:
@@ -106,7 +128,7 @@ def read_served(journal: Path) -> Served:
     """What `journal` says of blocks and requests; of plans for one request each. Raises UserError
     if it is none."""
     blocks: dict[TenantId, list[Block]] = defaultdict(list)
-    inside: dict[TenantId, list[int]] = defaultdict(list)
+    inside: dict[TenantId, list[tuple[Ns, int]]] = defaultdict(list)
     arrived: dict[RequestId, tuple[RequestArrived, Ns]] = {}
     launches: dict[LaunchId, Launch] = {}
     with journal.open("rb") as lines:
@@ -129,5 +151,7 @@ def read_served(journal: Path) -> Served:
                     launches[command.launch] = command
                 elif isinstance(command, Complete) and command.request in arrived:
                     request, at = arrived.pop(command.request)
-                    inside[request.tenant].append(now - at)
-    return Served(dict(blocks), dict(inside))
+                    inside[request.tenant].append((at, now - at))
+    return Served(
+        dict(blocks), {name: [ns for _, ns in sorted(found)] for name, found in inside.items()}
+    )

@@ -44,14 +44,16 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """`rows`: one a tenant, then one for all. `latencies_ms`: of answered requests, by tenant.
-    `timeline`: which request ran where and when, for the busiest part of the run."""
+    """`rows`: one a tenant, then one for all. `latencies_ms`: of answered requests, by tenant,
+    ascending. `timeline`: which request ran where and when, for the busiest part of the run.
+    `samples`: of all requests, in the order of their answers."""
 
     workload: Workload
     rows: list[Row]
     latencies_ms: dict[str, NDArray[np.float64]]
     timeline: Timeline
     command: str
+    samples: Sequence[Sample] = ()
 
 
 def run(
@@ -95,6 +97,7 @@ def run(
         latencies_ms=_latencies(workload, samples),
         timeline=timeline,
         command=command,
+        samples=samples,
     )
     if json:
         write_results(json, result.rows, command=command, seed=workload.load.seed)

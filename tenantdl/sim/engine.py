@@ -107,7 +107,7 @@ class Simulation:
         self._scheduler = BatchedScheduler(config)
         self._model = model
         self._rng = random.Random(seed)
-        self._noise = model.machine.noise
+        self._noise, self._spread = model.machine.noise, model.machine.spread
         self._observer = observer
         self._keep_spans = keep_spans
         self._misses_left = misses_max
@@ -201,6 +201,8 @@ class Simulation:
         self, lane: _Lane, launch: Launch, running: Running, now: Ns, overhead: int
     ) -> None:
         noise = max(0.5, self._rng.gauss(1.0, self._noise)) if self._noise else 1.0
+        if self._spread:
+            noise = self._rng.choice(self._spread)
         work = self._model.work(running, lane.begin, launch.ends[lane.block], noise)
         lane.started, lane.seen = now, now
         lane.left = work + overhead

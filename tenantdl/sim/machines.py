@@ -30,7 +30,7 @@ class MachineFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     `slower`: by model, how much longer compiled ones take than their bundles say, when served;
     `slower_wide`: the same on more cores than the fewest (where it is not said, as `slower`).
     `contention`: strength of interference (1: as in the profiles); `noise`: standard deviation of
-    block times, relative.
+    block times, relative; or how they spread about their mean, `spread`: equally likely factors.
     `source`: "declared", or what was measured."""
 
     name: str
@@ -50,6 +50,7 @@ class MachineFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     request_mb_us: Micros = 0.0
     contention: Annotated[float, Meta(ge=0, le=10)] = 1.0
     noise: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    spread: Annotated[tuple[Factor, ...], Meta(max_length=1000)] = ()
     slower: dict[str, Factor] = {}
     slower_wide: dict[str, Factor] = {}
 

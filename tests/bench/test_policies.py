@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from tenantdl.bench import policies
+from tenantdl.bench import in_service, policies
 from tenantdl.bench.envelope import read_results
-from tenantdl.bench.in_service import Block, _by_model, _slower, calibrated
+from tenantdl.bench.in_service import Block, _by_model, _outside, _parts, _slower, calibrated
 from tenantdl.bench.machine import write
 from tenantdl.cli.bench import COMPARED
 from tenantdl.ids import ModelId
+from tenantdl.load.issuer import OK, Sample
 from tenantdl.load.workload import Workload, parse_workload
 from tenantdl.machine import usable_cores
 from tenantdl.sim.machines import load_machine
+from tenantdl.units import Ns
 from tests.exec.fake_lane_backend import fake_bundle
 
 HERE = Path(__file__).parent
@@ -120,6 +123,35 @@ def test_what_blocks_take_is_their_mean_on_one_core_and_on_more() -> None:
     slower = {(ModelId("a"), False): 2.0, (ModelId("b"), True): 3.0, (ModelId("a"), True): 4.0}
     assert _by_model(slower, wide=False) == {"a": 2.0, "b": 3.0}
     assert _by_model(slower, wide=True) == {"a": 4.0, "b": 3.0}
+
+
+def test_a_spread_is_told_by_equal_parts_that_keep_the_mean() -> None:
+    spread = [0.8] * 30 + [1.0] * 8 + [2.0] + [5.0]
+    assert _parts(spread) == tuple(spread)  # forty are forty parts
+    halves = _parts(spread * 2)
+    assert len(halves) == 40
+    assert sum(halves) / 40 == pytest.approx(sum(spread) / 40)
+    assert _parts([3.0, 1.0]) == (1.0, 3.0)
+
+
+def test_outside_is_what_is_left_of_each_request_and_warm_up_counts_for_nothing() -> None:
+    # In the order of their answers; the second was sent later than the third was due.
+    answers = [(0, 0, 30, OK), (2, 1, 50, OK), (1, 5, 90, OK), (3, 0, 7, 503)]
+    samples = [Sample(0, Ns(at), Ns(delay), Ns(took), how) for at, delay, took, how in answers]
+    other = Sample(1, Ns(0), Ns(0), Ns(1000), OK)
+    assert _outside([900, 20, 40, 60], [other, *samples], 0) == [90 - 60, 50 - 40, 30 - 20]
+
+
+def test_bytes_count_although_a_workload_has_a_published_life_too(
+    make: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    workload = make("one", usable_cores()[:1], 8, "poisson")  # type: ignore[operator]
+    tenants = tuple(msgspec.structs.replace(t, profile="googlenet") for t in workload.tenant)
+    both = msgspec.structs.replace(workload, tenant=tenants)
+    asked = []
+    monkeypatch.setattr(in_service, "moving", lambda *which: asked.append(which[2].profile) or 0)
+    calibrated(load_machine(_plain(tmp_path)), both, backend="fake_lane_backend")
+    assert asked == [None]
 
 
 def _plain(folder: Path) -> str:

@@ -92,6 +92,19 @@ def test_only_what_is_due_a_second_after_an_injury_has_to_be_normal(
     injuries = [Injury(5 * SECOND, "kill", 1), Injury(7 * SECOND, "hang", 1)]
     (check,) = recovery(one_tenant(), outcome(*before, *disturbed, *after), injuries)
     assert check.passed is good
+    assert "of 40 after" in check.figure
+
+
+def test_what_the_next_injury_may_have_hit_belongs_to_that_one() -> None:
+    before = [(0.1 * step, 20.0, OK) for step in range(40)]
+    after = [(6.5 + 0.01 * step, 20.0, OK) for step in range(40)]
+    injuries = [Injury(5 * SECOND, "kill", 1), Injury(7 * SECOND, "kill", 1)]
+    slow = parse_workload('[[tenant]]\nname = "t"\nbundle = "b"\nqos_ms = 400')
+    # Within its target before the next one; and longer before.
+    for due, good in ((6.65, True), (6.55, False)):
+        hit = [(due, 900.0, 503)] * 20
+        (check,) = recovery(slow, outcome(*before, *after, *hit), injuries)
+        assert check.passed is good
 
 
 def test_a_refusal_long_after_an_injury_is_not_normal() -> None:

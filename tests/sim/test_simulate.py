@@ -81,6 +81,18 @@ def test_alone_on_the_machine_a_request_takes_what_the_profile_says() -> None:
     assert max(latencies) == min(latencies) == pytest.approx(whole / MS, abs=1e-5)
 
 
+def test_block_times_spread_as_a_machine_file_says() -> None:
+    quiet: dict[str, object] = dict(noise=0.5, handover_us=0.0, boundary_us=0.0, resize_us=0.0)
+    whole = PlanCosts(profile("googlenet"), Ns(MS), 64).at(0, 64).remaining(0) / MS
+    twice = run(scenario("prema", rate=1, requests=20, spread=(2.0,), **quiet))
+    assert max(twice.latencies_ms["google"]) == pytest.approx(2 * whole, abs=1e-5)
+    either = run(scenario("prema", rate=1, requests=200, spread=(1.0, 1.0, 4.0), **quiet))
+    latencies = np.array(either.latencies_ms["google"]) / whole
+    assert latencies.min() == pytest.approx(1, abs=0.01)
+    assert latencies.max() == pytest.approx(4, abs=0.01)
+    assert latencies.mean() == pytest.approx(2, rel=0.2)
+
+
 def test_contention_slows_down_and_can_be_switched_off() -> None:
     together = scenario("static-partition", rate=150, requests=150)
     alone = dataclasses.replace(together, contention="none")
