@@ -34,7 +34,6 @@ from tenantdl.sim.machines import MachineFile
 from tenantdl.sim.simulate import model_of, moving
 from tenantdl.units import US, Ns
 
-
 # Equal parts that the spread of block times is told by.
 _SPREAD_PARTS = 40
 
