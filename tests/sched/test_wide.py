@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tenantdl.ids import ModelId, RequestId
 from tenantdl.sched.config import ModelSpec, PlanSpec, VariantSpec
 from tenantdl.sched.messages import Launch
 from tenantdl.sched.scheduler import Scheduler
 from tenantdl.units import MS
-from tests.sched.test_scheduler import arrive, make
+from tests.sched.test_scheduler import arrive, finished, make, started
 
 # Ten segments of 2 ms on one core, 1.2 ms on two.
 PLAN = PlanSpec((VariantSpec((1, 2), ((2 * MS,) * 10, (12 * MS // 10,) * 10)),))
@@ -22,6 +24,23 @@ def test_who_is_alone_gets_both_cores() -> None:
     (launch,) = arrive(two_cores(), 1, "a", 0, 100)
     assert isinstance(launch, Launch)
     assert len(launch.cores) == 2
+
+
+@pytest.mark.parametrize(("waits", "cores"), [(None, 2), ("a", 1), ("b", 1)])
+def test_who_is_not_alone_any_more_goes_on_with_its_part(waits: str | None, cores: int) -> None:
+    s = two_cores()
+    (first,) = arrive(s, 1, "a", 0, 100)
+    assert isinstance(first, Launch)
+    started(s, first.launch, 0)
+    if waits:
+        assert arrive(s, 2, waits, 0.1, 100) == []  # it would have a lane at the end of this launch
+    launches, at = [], 0.1
+    for block, end in enumerate(first.ends):
+        at += 1.2
+        launches += finished(
+            s, first.launch, 1, block, at, first.launch if end < first.end else None
+        )
+    assert [len(launch.cores) for launch in launches if launch.request == 1][:1] == [cores]
 
 
 def test_in_company_hopeless_is_who_needs_more_than_its_target_takes() -> None:

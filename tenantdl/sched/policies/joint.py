@@ -26,7 +26,7 @@ from tenantdl.sched.book import Book
 from tenantdl.sched.costs import UNDISTURBED
 from tenantdl.sched.placing import Choice, Decide, Want, claimed, place, take_over
 from tenantdl.sched.queue import Rank
-from tenantdl.sched.request import Request
+from tenantdl.sched.request import Request, State
 from tenantdl.units import SECOND, Ns
 
 # Of the slack, in 1/1000, that a prediction may fill: predictions err. Less on real lanes, where
@@ -63,7 +63,7 @@ def tenantdl(book: Book, parameter: int) -> Decide:
     """See the module."""
     ahead = book.config.ahead
     blocks_max = book.config.blocks_max if ahead else 1
-    rivals = 1
+    rivals = 0
     wide = Ns(-SECOND)
     fair = ahead
 
@@ -74,7 +74,8 @@ def tenantdl(book: Book, parameter: int) -> Decide:
 
     def want(request: Request, begin: int, available: int) -> Want | None:
         nonlocal wide
-        fit = find_fit(book, request, begin, available // rivals)
+        among = rivals + (request.state is State.RUNNING)
+        fit = find_fit(book, request, begin, available // max(1, among))
         cores = min(fit.cores, available)
         if _is_wide(request):
             wide = book.now
@@ -96,7 +97,8 @@ def tenantdl(book: Book, parameter: int) -> Decide:
             return
         book.mark_late(now, UNDISTURBED if ahead else _LATE, modest=ahead)
         fair = ahead and book.late <= _LATE_MANY * book.cores_max
-        rivals = max(1, len(book.waiting) + len(book.parked))
+        # Requests that no lane runs: those among whom cores are shared out, and who runs already.
+        rivals = len(book.requests) - len(book.busy)
         claim = claimed(book, rank) if ahead else None
         yield from place(book, rank, want, holds, claim)
         claim = claimed(book, rank) if ahead else None
