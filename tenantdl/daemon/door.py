@@ -2,9 +2,9 @@
 
 What reads bodies is shared by all: of too many at once all are late, and what is read in vain
 takes time from what runs. So while many are being read, or are inside, a request is judged by its
-head. It may come in if it could be in time after all that is being read and with all that is
-inside (`sched.admission`), or if its tenant has less in work than its portion of the cores does in
-half its target: the rest is for the bodies.
+head. It may come in if it could be in time, with something to spare, after all that is being read
+and with all that is inside (`sched.admission`), or if its tenant has less in work than its portion
+of the cores does in half its target: the rest is for the bodies.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from tenantdl.units import Ns
 # Bodies that are read, and requests that are inside, for a core, before anyone is judged; and what
 # is large.
 _MANY, _FULL = 2, 16
+# Of its target, in 1/1000, what a request has to fit into with all that is inside: work takes
+# longer beside the reading of bodies, and who starts as late as can be needs more cores.
+_FITS = 600
 LARGE_BYTES = 64 * 1024
 
 
@@ -68,7 +71,8 @@ class Door:
         portion = book.tenants[tenant].spec.share or UNDISTURBED // len(present)
         if 2 * work * UNDISTURBED <= target * book.cores_max * portion:
             return True
-        return fits(book, inside, costs, Ns(now + target), now, self._work())
+        due = Ns(now + target * _FITS // UNDISTURBED)
+        return fits(book, inside, costs, due, now, self._work())
 
     def _work(self, tenant: TenantId | None = None) -> int:
         """Core time (ns) of the requests being read: of `tenant`, of all."""

@@ -63,6 +63,7 @@ class LaneProcess:
         """Obey orders until the owner closes its end."""
         self._tell(Report(Kind.READY), ring=True)
         while self._wait():
+            self._channel.live()
             order = self._channel.take(between=False)
             if order is not None and order.ends:
                 # An owner with more work places the next order now. Longer launches are near their
@@ -158,5 +159,6 @@ class LaneProcess:
                 if fd == self._alive_fd:
                     return False
                 os.eventfd_read(fd)
+                channel.live()
                 until = time.monotonic_ns() + self._spec.spin_ns  # an order may be on its way
         return True

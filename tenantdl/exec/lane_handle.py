@@ -42,9 +42,10 @@ def order_of(command: Launch, address: Address, cores: int) -> Order:
 @dataclass(slots=True)
 class LaneHandle:
     """`generation`: of the template that it was forked from. `pid`: 0 until it is known to live.
-    `moved`: when it was last seen to be idle, starting, or past another block. `worked`: it has
-    finished a block. `posted`: its newest order, `begun`: whether it was taken up. `held`: the
-    order for its successor, while it is on its way out (`yielding`)."""
+    `moved`: when it was last seen to have moved; `asked`: when an idle one was asked for a sign of
+    life that it has not given yet. `worked`: it has finished a block. `posted`: its newest order,
+    `begun`: whether it was taken up. `held`: the order for its successor, while it is on its way
+    out (`yielding`)."""
 
     number: LaneId
     generation: int
@@ -53,6 +54,7 @@ class LaneHandle:
     channel: Channel
     since: Ns
     moved: Ns
+    asked: Ns | None = None
     pid: int = 0
     pidfd: int = -1
     ready: bool = False
@@ -82,6 +84,23 @@ class LaneHandle:
     def ring(self) -> None:
         """Wake it."""
         os.eventfd_write(self.bell, 1)
+
+    def is_stuck(self, now: Ns, hang: Ns) -> bool:
+        """Whether it has been silent for longer than `hang`: on its way here, in a block, or since
+        it was asked: who is idle is asked now and then, lest a request be what finds out."""
+        if not self.ready:
+            self.moved = now
+            return now - self.since > hang
+        if (beat := self.channel.beat) != self.beat:
+            self.beat, self.moved, self.asked = beat, now, None
+        if self.asked is not None:
+            return now - self.asked > hang
+        if self.busy:
+            return now - self.moved > hang
+        if now - self.moved > hang // 4:
+            self.asked = now
+            self.ring()
+        return False
 
     @property
     def left_over(self) -> Order | None:

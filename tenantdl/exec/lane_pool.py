@@ -45,8 +45,8 @@ class LanePool:
     """All lanes of one machine. Not thread-safe; times are of the caller's monotonic clock."""
 
     def __init__(self, lanes: Sequence[LaneSpec], *, hang: Ns, backend: str = BACKEND) -> None:
-        """`start` starts the processes. `hang`: how long a lane may be busy with one block. Raises
-        UserError for more cores than orders can name."""
+        """`start` starts the processes. `hang`: how long a lane may be busy with one block, or
+        silent when asked. Raises UserError for more cores than orders can name."""
         self._specs = {spec.lane: spec for spec in lanes}
         self._machine = tuple(core for spec in lanes for core in spec.cores)
         if len(self._machine) > CORES_MAX:
@@ -154,11 +154,7 @@ class LanePool:
     def watch(self, now: Ns) -> Ns:
         """Kill lanes that hang, restart those that are due; when to call again."""
         for lane in self._all():
-            beat = lane.channel.beat
-            if beat != lane.beat or not (lane.ready and lane.busy):
-                lane.beat, lane.moved = beat, now
-            limit = self._hang if lane.ready else _START_MAX
-            if lane.pid and now - (lane.moved if lane.ready else lane.since) > limit:
+            if lane.pid and lane.is_stuck(now, self._hang if lane.ready else _START_MAX):
                 _log.error("lane %d is stuck: killed", lane.number)
                 os.kill(lane.pid, signal.SIGKILL)
         self._start_due(now)

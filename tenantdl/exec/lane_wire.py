@@ -144,7 +144,7 @@ class Channel:
 
     @property
     def beat(self) -> int:
-        """A counter that moves as long as the lane gets through blocks."""
+        """A counter that moves as long as the lane gets through blocks, and when it wakes up."""
         return self._words[_BEAT]
 
     # --- the lane's side

@@ -64,9 +64,9 @@ class ObserveSection(Section, frozen=True):
 class SchedulerSection(Section, frozen=True):
     """`block_ms`: how long a block should run (longer than any model: whole ones; none: a tenth of
     the tightest target, 1.5 to 4 ms). `refuse_infeasible`: refuse at arrival what cannot be in
-    time, and floods by tenant share. `hang_s`: a lane silent for so long in one block is killed and
-    restarted. `interference`: a file of tables (`tenantdl profile --tables`). `cores`: the only
-    core counts that launches may have (none: all that bundles have costs for)."""
+    time, and floods by tenant share. `hang_s`: a lane silent for so long, in a block or when asked,
+    is killed and restarted. `interference`: a file of tables (`tenantdl profile --tables`).
+    `cores`: the only core counts that launches may have (none: all that bundles have costs for)."""
 
     policy: str = DEFAULT
     interference: str | None = None

@@ -278,6 +278,15 @@ def test_a_hanging_lane_is_killed(owner: Callable[..., Owner]) -> None:
     o.until(lambda: LaneLost(LaneId(0)) in o.events)
 
 
+def test_an_idle_lane_that_hangs_is_killed_before_it_gets_an_order(
+    owner: Callable[..., Owner],
+) -> None:
+    o = owner(hang_s=0.4)
+    os.kill(o.pool.pids()[LaneId(0)], signal.SIGSTOP)
+    o.until(lambda: LaneLost(LaneId(0)) in o.events)
+    o.until(lambda: o.events[-1] == LaneReady(LaneId(0)))
+
+
 def test_an_idle_lane_is_not_taken_for_hanging(owner: Callable[..., Owner]) -> None:
     o = owner(hang_s=0.2)
     o.write(1, 0, 0)
