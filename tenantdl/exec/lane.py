@@ -61,6 +61,7 @@ class LaneProcess:
 
     def serve(self) -> None:
         """Obey orders until the owner closes its end."""
+        self._channel.live()
         self._tell(Report(Kind.READY), ring=True)
         while self._wait():
             self._channel.live()
