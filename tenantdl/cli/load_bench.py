@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from tenantdl.cli import parse, serve
 from tenantdl.cli.options import JsonFile
+from tenantdl.errors import UserError
 
 if TYPE_CHECKING:
     from tenantdl.bench.serving.compare import Settings
@@ -84,6 +86,8 @@ def qos_command(
 
     What is left out is as the workload says.
     """
+    comparing = {"--near": near, "--overload": overload, "--only": only, "--machine": machine}
+    _refuse_ignored(target, journal, comparing)
     if target is not None:
         from tenantdl.bench.serving.compare import Settings
 
@@ -125,6 +129,17 @@ def qos_command(
     render.table(title, columns, [_qos_row(row) for row in result.rows])
     if report is not None:
         render.line(f"Report with plots: {report}")
+
+
+def _refuse_ignored(
+    target: str | None, journal: Path | None, comparing: Mapping[str, object]
+) -> None:
+    """Raise UserError for options that would not be looked at; `comparing`: those of targets."""
+    given = [name for name, value in comparing.items() if value]
+    if target is None and given:
+        raise UserError(f"{given[0]} says nothing without --target")
+    if target is not None and journal is not None:
+        raise UserError("--journal is of one daemon at one rate: leave --target out")
 
 
 def loadgen_command(

@@ -77,6 +77,25 @@ def test_unknown_peer(cli: Cli) -> None:
     assert "unknown 'torch': choose from onnxruntime, openvino" in err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--only", "a"], "--only says nothing without --target"),
+        (["--overload", "2"], "--overload says nothing without --target"),
+        (["--machine", "64-core"], "--machine says nothing without --target"),
+        (["--target", "daemon", "--journal", "j.jsonl"], "--journal is of one daemon at one rate"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(
+    cli: Cli, tmp_path: Path, options: list[str], message: str
+) -> None:
+    workload = tmp_path / "w.toml"
+    workload.write_text('[[tenant]]\nname = "a"\nbundle = "b"\nqos_ms = 1\n')
+    code, _, err = cli("bench", "qos", str(workload), *options)
+    assert code == 2
+    assert message in err
+
+
 def test_qos_passes_options_on_and_shows_a_row_a_tenant(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
