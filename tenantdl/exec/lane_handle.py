@@ -86,11 +86,8 @@ class LaneHandle:
         os.eventfd_write(self.bell, 1)
 
     def is_stuck(self, now: Ns, hang: Ns) -> bool:
-        """Whether it has been silent for longer than `hang`: on its way here, in a block, or since
-        it was asked: who is idle is asked now and then, lest a request be what finds out."""
-        if not self.ready:
-            self.moved = now
-            return now - self.since > hang
+        """Whether it has been silent for longer than `hang`, in a block or since it was asked: who
+        is idle is asked now and then, lest a request be what finds out."""
         if (beat := self.channel.beat) != self.beat:
             self.beat, self.moved, self.asked = beat, now, None
         if self.asked is not None:

@@ -154,7 +154,8 @@ class LanePool:
     def watch(self, now: Ns) -> Ns:
         """Kill lanes that hang, restart those that are due; when to call again."""
         for lane in self._all():
-            if lane.pid and lane.is_stuck(now, self._hang if lane.ready else _START_MAX):
+            late = now - lane.since > _START_MAX
+            if lane.pid and (lane.is_stuck(now, self._hang) if lane.ready else late):
                 _log.error("lane %d is stuck: killed", lane.number)
                 os.kill(lane.pid, signal.SIGKILL)
         self._start_due(now)

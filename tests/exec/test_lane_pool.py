@@ -9,13 +9,20 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from tenantdl.errors import ExecutionError
+from tenantdl.exec import lane_pool
+from tenantdl.exec.lane import LaneProcess
 from tenantdl.exec.lane_handle import Address
-from tenantdl.exec.lane_memory import lay_out
+from tenantdl.exec.lane_memory import Mapping, lay_out
 from tenantdl.exec.lane_pool import LanePool
+from tenantdl.exec.lane_wire import CHANNEL_BYTES, YIELD, Channel
+from tenantdl.exec.template_wire import Spawn
 from tenantdl.ids import CoreId, LaneId, RequestId
 from tenantdl.machine import usable_cores
 from tenantdl.sched.config import LaneSpec
@@ -285,6 +292,27 @@ def test_an_idle_lane_that_hangs_is_killed_before_it_gets_an_order(
     os.kill(o.pool.pids()[LaneId(0)], signal.SIGSTOP)
     o.until(lambda: LaneLost(LaneId(0)) in o.events)
     o.until(lambda: o.events[-1] == LaneReady(LaneId(0)))
+
+
+def test_a_lane_shows_that_it_lives_when_it_is_ready_and_when_it_takes_an_order() -> None:
+    channel = Channel(Mapping.create("channel", CHANNEL_BYTES).memory)
+    channel.post(YIELD)  # it need not even look at its bell
+    spec = Spawn(LaneId(0), (CoreId(0),), (CoreId(0),), 0, False)
+    backend: Any = SimpleNamespace(pin=lambda cores: None, choose=lambda cores: None)
+    fds = [os.eventfd(0) for _ in range(3)]
+    bells = dict(zip(("bell_fd", "doorbell_fd", "alive_fd"), fds, strict=True))
+    LaneProcess(spec, backend, {}, channel, **bells).serve()
+    assert channel.beat == 2
+    for fd in fds:
+        os.close(fd)
+
+
+def test_a_lane_that_takes_too_long_to_start_is_killed(
+    owner: Callable[..., Owner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane_pool, "_START_MAX", Ns(0))
+    with pytest.raises(ExecutionError, match="lane 0 does not start"):
+        owner()
 
 
 def test_an_idle_lane_is_not_taken_for_hanging(owner: Callable[..., Owner]) -> None:

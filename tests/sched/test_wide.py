@@ -6,10 +6,10 @@ import pytest
 
 from tenantdl.ids import ModelId, RequestId
 from tenantdl.sched.config import ModelSpec, PlanSpec, VariantSpec
-from tenantdl.sched.messages import Launch
+from tenantdl.sched.messages import Cancelled, Launch
 from tenantdl.sched.scheduler import Scheduler
 from tenantdl.units import MS
-from tests.sched.test_scheduler import arrive, finished, make, started
+from tests.sched.test_scheduler import arrive, finished, make, ms, started
 
 # Ten segments of 2 ms on one core, 1.2 ms on two.
 PLAN = PlanSpec((VariantSpec((1, 2), ((2 * MS,) * 10, (12 * MS // 10,) * 10)),))
@@ -41,6 +41,20 @@ def test_who_is_not_alone_any_more_goes_on_with_its_part(waits: str | None, core
             s, first.launch, 1, block, at, first.launch if end < first.end else None
         )
     assert [len(launch.cores) for launch in launches if launch.request == 1][:1] == [cores]
+
+
+@pytest.mark.parametrize("other", ["a", "b"])
+def test_requests_that_wait_share_cores_out_whosever_they_are(other: str) -> None:
+    s = two_cores()
+    (first,) = arrive(s, 1, "a", 0, 100)
+    assert isinstance(first, Launch)
+    started(s, first.launch, 0)
+    arrive(s, 2, "a", 0.1, 100)
+    arrive(s, 3, other, 0.1, 100)
+    # At the next end of a block there are two cores for the two that wait.
+    (second, *_) = s.handle(Cancelled(RequestId(1)), ms(0.1))
+    assert isinstance(second, Launch)
+    assert (second.request, len(second.cores)) == (2, 1)
 
 
 def test_in_company_hopeless_is_who_needs_more_than_its_target_takes() -> None:

@@ -97,7 +97,7 @@ def tenantdl(book: Book, parameter: int) -> Decide:
             return
         book.mark_late(now, UNDISTURBED if ahead else _LATE, modest=ahead)
         fair = ahead and book.late <= _LATE_MANY * book.cores_max
-        # Requests that no lane runs: those among whom cores are shared out, and who runs already.
+        # Cores are shared out among the requests that no lane runs, and who runs and goes on.
         rivals = len(book.requests) - len(book.busy)
         claim = claimed(book, rank) if ahead else None
         yield from place(book, rank, want, holds, claim)
